@@ -1,0 +1,120 @@
+"""`inspect`: what an artifact, a run folder or a shard holds, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from sno_dist.cli import layout
+from sno_dist.errors import ArtifactError, DataError
+
+if TYPE_CHECKING:
+    from sno_dist.runtime.artifact import Artifact
+
+__all__ = ["inspect"]
+
+
+@click.command(short_help="Tell what an artifact, run or shard holds, and verify it.")
+@click.argument("path", type=click.Path(path_type=Path))
+def inspect(path: Path) -> None:
+    """Tell what PATH holds and verify it: an artifact, a run folder or one shard.
+
+    An artifact's sizes and sha256 are checked against its COMPLETE file.
+
+    \b
+      sno-dist inspect data_shards/digits
+      sno-dist inspect runs/digits
+      sno-dist inspect data_shards/digits/model-00000.tar
+    """
+    if path.is_file() and path.suffix == ".tar":
+        _shard(path)
+    elif (path / "COMPLETE").is_file():
+        _artifact(path)
+    elif path.is_dir() and layout.is_run(path):
+        _run(path)
+    else:
+        raise ArtifactError(
+            "nothing here that can be inspected",
+            where=path,
+            got="a folder or file of another kind" if path.exists() else "nothing",
+            expected="a folder with COMPLETE, a run folder or a .tar shard",
+        )
+
+
+def _run(path: Path) -> None:
+    click.echo(f"run     {path}")
+    for stage in layout.STAGES:
+        click.echo(f"{stage:<10}  {layout.state(path / stage)}")
+
+
+def _artifact(path: Path) -> None:
+    from sno_dist.runtime.artifact import open_artifact
+
+    artifact = open_artifact(path, _kind(path), verify=False)
+    _verify(artifact)
+    size = sum(entry["bytes"] for entry in artifact.files.values())
+    click.echo(f"kind    {artifact.kind}")
+    click.echo(f"files   {len(artifact.files)}")
+    click.echo(f"bytes   {size}")
+    click.echo(f"digest  {artifact.digest}")
+    for key, value in sorted(artifact.inputs.items()):
+        click.echo(f"input   {key}: {_brief(value)}")
+    click.echo("whole   every size and sha256 is as COMPLETE says")
+
+
+def _kind(path: Path) -> str:
+    complete = path / "COMPLETE"
+    try:
+        return json.loads(complete.read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            "COMPLETE cannot be read",
+            where=complete,
+            got=str(error),
+            expected="JSON with format, kind, inputs and files",
+            fix="delete the folder and run its stage again",
+        ) from error
+
+
+def _verify(artifact: Artifact) -> None:
+    from sno_dist.runtime.artifact import sha256
+
+    total = sum(entry["bytes"] for entry in artifact.files.values())
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for name, entry in sorted(artifact.files.items()):
+            found = sha256(artifact.path / name)
+            if found != entry["sha256"]:
+                raise ArtifactError(
+                    "a file of the artifact is damaged",
+                    where=artifact.path / name,
+                    got=f"sha256 {found[:12]}",
+                    expected=f"sha256 {entry['sha256'][:12]}",
+                    fix="delete the folder and run its stage again",
+                )
+            bar.update(entry["bytes"])
+
+
+def _shard(path: Path) -> None:
+    records: dict[str, list[str]] = {}
+    try:
+        with tarfile.open(path) as shard:
+            for member in shard:
+                folder, slash, name = member.name.rpartition("/")
+                key, _, extension = name.partition(".")
+                records.setdefault(folder + slash + key, []).append(f"{extension} {member.size} B")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError("the shard cannot be read", where=path, got=str(error)) from error
+    click.echo(f"kind    shard\nrecords {len(records)}\nbytes   {path.stat().st_size}")
+    for key, members in records.items():
+        click.echo(f"record  {key}: {', '.join(members)}")
+
+
+def _brief(value: Any, limit: int = 100) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= limit else f"{text[:limit]}..."

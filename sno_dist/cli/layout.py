@@ -1,0 +1,38 @@
+"""Where each stage leaves its artifact, and what of it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sno_dist.config.load import run_folder, shards_folder
+from sno_dist.config.schema import Config
+
+__all__ = ["STAGES", "State", "folders", "is_run", "state"]
+
+STAGES = ("embedding", "training", "sampling", "evaluation")
+"""The stages' folders inside a run, in the order of the data flow; shards lie outside of it."""
+
+State = Literal["complete", "begun", "absent", "remote"]
+
+
+def folders(config: Config) -> dict[str, str]:
+    """Stage -> the folder or URL that it writes."""
+    run = run_folder(config)
+    return {"shards": shards_folder(config), **{stage: str(run / stage) for stage in STAGES}}
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's: it holds a resolved config or a stage's folder."""
+    return (path / "config.yaml").is_file() or any((path / stage).is_dir() for stage in STAGES)
+
+
+def state(folder: str | Path) -> State:
+    """What is there: a folder is complete if it, or a folder in it, carries COMPLETE."""
+    if "://" in str(folder):
+        return "remote"
+    path = Path(folder)
+    if (path / "COMPLETE").is_file() or any(path.glob("*/COMPLETE")):
+        return "complete"
+    attempt = path.with_name(f".{path.name}.partial")
+    return "begun" if path.exists() or attempt.exists() else "absent"

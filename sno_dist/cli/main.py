@@ -1,0 +1,88 @@
+"""The command group, and how errors reach the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import click
+
+from sno_dist import __version__
+from sno_dist.cli import stages
+from sno_dist.cli.config import config
+from sno_dist.cli.doctor import doctor
+from sno_dist.cli.inspect import inspect
+from sno_dist.errors import SnoError
+
+__all__ = ["commands", "guarded", "main"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+class InOrder(click.Group):
+    """A group that lists its commands in the order of the data flow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order they were added."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(
+    cls=InOrder,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="sno-dist")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """One generative model over many probability distributions.
+
+    Five stages, each of which leaves an artifact on disk; the same command resumes or skips.
+
+    \b
+      sno-dist run -c configs/digits.yaml
+      sno-dist run -c configs/digits.yaml training.steps=500 seed=1
+      accelerate launch --config_file launch/accelerate/one_machine.yaml --num_processes 2 \\
+        -m sno_dist run -c configs/digits.yaml
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (*stages.COMMANDS, config, inspect, doctor):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    guarded(lambda: commands.main(arguments, prog_name="sno-dist", standalone_mode=False))
+
+
+def guarded(action: Callable[[], int | None]) -> NoReturn:
+    """Run `action` and exit: 0 or what it returns, and one line on stderr for a known error."""
+    code = 0
+    try:
+        code = action() or 0
+    except SnoError as error:
+        code = _tell(str(error), error.exit_code)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "sno-dist"
+        code = _tell(f"{error.format_message()} | do: {path} --help", error.exit_code)
+    except click.ClickException as error:
+        code = _tell(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = _tell("interrupted; the same command resumes", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to tell anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _tell(message: str, code: int) -> int:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rank = f"[rank {os.environ.get('RANK', '?')}] " if several else ""
+    click.echo(f"{rank}error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,195 @@
+"""The stages as commands: each loads the config, opens what is upstream, and calls its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sno_dist.cli import layout
+from sno_dist.config.load import load_config
+from sno_dist.config.schema import Config
+
+__all__ = ["COMMANDS"]
+
+Action = Callable[[Config], None]
+
+
+def _stage(name: str, stages: tuple[str, ...], text: str, example: str) -> Callable[..., Any]:
+    """Make a command of an action on the config: `-c`, overrides and `--dry-run` are the same."""
+
+    def wrap(action: Action) -> click.Command:
+        def callback(path: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+            config = load_config(path, overrides)
+            if dry_run:
+                _plan(config, stages)
+            else:
+                action(config)
+
+        launch = "accelerate launch --config_file launch/accelerate/one_machine.yaml"
+        text_and_examples = (
+            f"{text}\n\nAn override is section.key=value, the value in YAML; the last one wins.\n\n"
+            f"\b\nExamples:\n  sno-dist {name} -c configs/digits.yaml\n"
+            f"  sno-dist {name} -c configs/digits.yaml {example}\n"
+            f"  {launch} --num_processes 2 \\\n    -m sno_dist {name} -c configs/digits.yaml\n"
+        )
+        return click.Command(
+            name,
+            callback=callback,
+            help=text_and_examples,
+            short_help=text.partition(".")[0] + ".",
+            params=[
+                click.Option(
+                    ["-c", "--config", "path"], metavar="FILE", help="YAML; none: the defaults."
+                ),
+                click.Option(["--dry-run"], is_flag=True, help="Tell what would be done and stop."),
+                click.Argument(["overrides"], nargs=-1, metavar="[SECTION.KEY=VALUE]..."),
+            ],
+        )
+
+    return wrap
+
+
+@_stage(
+    "build-shards",
+    ("shards",),
+    "Write a source's samples as shards. Ranks share the distributions.",
+    "shards.source.model=500",
+)
+def build_shards(config: Config) -> None:
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.shards.build import build_shards
+
+    start()
+    build_shards(config)
+    _done(config, "shards")
+
+
+@_stage(
+    "fit-embedding",
+    ("embedding",),
+    "Fit the embedding of distributions to the seen ones. Ranks share the sums or tiles.",
+    "embedding.kind=prototype",
+)
+def fit_embedding(config: Config) -> None:
+    from sno_dist.embedding.fit import fit_embedding
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.shards.manifest import open_manifest
+
+    start()
+    fit_embedding(config, open_manifest(config))
+    _done(config, "embedding")
+
+
+@_stage(
+    "train",
+    ("training",),
+    "Train the operator, data parallel. A stopped run goes on where it was.",
+    "training.steps=500",
+)
+def train(config: Config) -> None:
+    from sno_dist.embedding.table import open_table
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.shards.manifest import open_manifest
+    from sno_dist.training.train import train
+
+    start()
+    train(config, open_manifest(config), open_table(config))
+    _done(config, "training")
+
+
+@_stage(
+    "sample",
+    ("sampling",),
+    "Draw samples of seen and unseen distributions. Ranks share the sample ids.",
+    "sampling.contexts='[1, 10]'",
+)
+def sample(config: Config) -> None:
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.sampling.sample import sample
+    from sno_dist.shards.manifest import open_manifest
+    from sno_dist.training.checkpoint import open_checkpoint
+
+    start()
+    sample(config, open_manifest(config), open_checkpoint(config))
+    _done(config, "sampling")
+
+
+@_stage(
+    "evaluate",
+    ("evaluation",),
+    "Compare samples with held-out real ones and print the table. Ranks share the distributions.",
+    "evaluation.bootstrap=200",
+)
+def evaluate(config: Config) -> None:
+    from sno_dist.evaluation.evaluate import evaluate
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.sampling.sample_set import open_samples
+    from sno_dist.shards.manifest import open_manifest
+
+    start()
+    report = evaluate(config, open_manifest(config), open_samples(config))
+    _show(report.table, report.path)
+
+
+@_stage(
+    "run",
+    ("shards", *layout.STAGES),
+    "All five stages, then the table. What is complete and of the same inputs is skipped.",
+    "training.steps=500 seed=1",
+)
+def run(config: Config) -> None:
+    from sno_dist.embedding.fit import fit_embedding
+    from sno_dist.evaluation.evaluate import evaluate
+    from sno_dist.runtime.accelerator import start
+    from sno_dist.sampling.sample import sample
+    from sno_dist.shards.build import build_shards
+    from sno_dist.training.train import train
+
+    start()
+    manifest = build_shards(config)
+    table = fit_embedding(config, manifest)
+    checkpoint = train(config, manifest, table)
+    samples = sample(config, manifest, checkpoint)
+    report = evaluate(config, manifest, samples)
+    _show(report.table, report.path)
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    run,
+    build_shards,
+    fit_embedding,
+    train,
+    sample,
+    evaluate,
+)
+
+
+def _plan(config: Config, stages: tuple[str, ...]) -> None:
+    places = layout.folders(config)
+    width = max(len(places[stage]) for stage in stages)
+    for stage in stages:
+        state = layout.state(places[stage])
+        would = {
+            "complete": "complete; skipped if made from the same inputs",
+            "begun": "begun; would be resumed if made from the same inputs",
+            "absent": "would be made",
+            "remote": "remote; would be read",
+        }[state]
+        click.echo(f"{stage:<10}  {places[stage]:<{width}}  {would}")
+
+
+def _done(config: Config, stage: str) -> None:
+    from sno_dist.runtime.collectives import world
+
+    if world().is_main:
+        click.echo(f"{stage}: {layout.folders(config)[stage]}")
+
+
+def _show(table: str, path: object) -> None:
+    from sno_dist.runtime.collectives import world
+
+    if world().is_main:
+        click.echo(table)
+        click.echo(f"report: {path}")

@@ -1,0 +1,146 @@
+"""From a YAML file and `section.key=value` overrides to a checked `Config`, and back."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sno_dist.config.schema import Config
+from sno_dist.errors import ConfigError
+
+__all__ = ["differences", "dump", "flatten", "load_config", "run_folder", "shards_folder"]
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a config.
+
+    Args:
+        path: A YAML file; none: the defaults.
+        overrides: `section.key=value`, the value in YAML; the last one wins.
+
+    Raises:
+        ConfigError: If the file is unreadable, or a key or value is wrong; the message names
+            the dotted path and, for an unknown key, the nearest valid one.
+    """
+    tree = _read(Path(path)) if path else {}
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, path) from None
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved config as YAML, every default spelled out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(config: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value, for hashing and comparing."""
+    return dict(_leaves(config.model_dump(mode="json"), prefix))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One `key: old -> new` line for each dotted key that differs."""
+    keys = sorted(old.keys() | new.keys())
+    return [
+        f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
+
+
+def run_folder(config: Config) -> Path:
+    """The run's folder."""
+    return Path(config.run or f"runs/{config.name}")
+
+
+def shards_folder(config: Config) -> str:
+    """The shards' folder or URL."""
+    return config.shards.path or f"data_shards/{config.name}"
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from _leaves(child, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError("the config cannot be read", where=path, got=error.strerror) from error
+    except yaml.YAMLError as error:
+        raise ConfigError("the config is not YAML", where=path, got=str(error)) from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("the config is not a mapping of sections", where=path, got=type(tree))
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            "an override is not of the form section.key=value",
+            got=override,
+            fix="for example training.steps=500",
+        )
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError("an override goes below a plain value", where=key, got=child)
+        tree = child
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("an override's value is not YAML", where=key, got=text) from error
+
+
+def _explain(error: ValidationError, path: object) -> ConfigError:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    where = ".".join(place) + (f" in {path}" if path else "")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.4)
+        return ConfigError(
+            "unknown key",
+            where=where,
+            expected=f"one of {', '.join(known)}",
+            fix=f"did you mean {near[0]}?" if near else None,
+        )
+    return ConfigError(
+        "a setting is wrong", where=where, got=repr(first["input"])[:80], expected=first["msg"]
+    )
+
+
+def _known_keys(place: Sequence[str]) -> list[str]:
+    """The keys of the section at `place`; after a tagged union the path names the member."""
+    members: list[type[BaseModel]] = [Config]
+    for part in place:
+        tagged = [m for m in members if "kind" in m.model_fields and part in _tags(m)]
+        fields = members[0].model_fields
+        members = tagged or _sections(fields[part].annotation)
+    return list(members[0].model_fields)
+
+
+def _tags(section: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(section.model_fields["kind"].annotation)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -1,0 +1,54 @@
+"""A sampler: the prior and a solver, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from sno_dist.diffusion import solvers
+from sno_dist.diffusion.schedule import Schedule
+from sno_dist.diffusion.solvers import Noise, ScoreAt
+
+__all__ = ["Sampler", "SolverKind"]
+
+SolverKind = Literal["euler_maruyama", "predictor_corrector", "heun", "dpmpp_2m", "rk45"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """How to go from noise to samples.
+
+    Args:
+        kind: The solver.
+        steps: Grid points, T; the network is evaluated T times (Heun: 2 T - 1; predictor-
+            corrector: 2 T - 1; rk45: as it needs).
+        snr: Predictor-corrector's signal-to-noise ratio.
+        tolerance: Of rk45.
+    """
+
+    kind: SolverKind = "dpmpp_2m"
+    steps: int = 16
+    snr: float = 0.16
+    tolerance: float = 1e-5
+
+    def __call__(self, score: ScoreAt, schedule: Schedule, noise: Noise) -> Tensor:
+        """Draw standardised latents, (N, Z), one for each stream of `noise`."""
+        match self.kind:
+            case "euler_maruyama":
+                solve, grid = solvers.euler_maruyama, solvers.uniform_times
+            case "predictor_corrector":
+                solve = partial(solvers.predictor_corrector, snr=self.snr)
+                grid = solvers.uniform_times
+            case "heun":
+                solve, grid = solvers.heun, solvers.levels
+            case "dpmpp_2m":
+                solve, grid = solvers.dpmpp_2m, solvers.levels
+            case "rk45":
+                solve = partial(solvers.rk45, tolerance=self.tolerance)
+                grid = solvers.uniform_times
+        times = grid(schedule, self.steps)
+        prior = noise() * float(solvers.prior_scale(schedule, times[0]))
+        return solve(score, schedule, prior, times, noise)

@@ -1,0 +1,183 @@
+"""Solvers: from the prior at t = 1 to samples, given only a score s(x, t) and a schedule.
+
+All share one signature and treat each sample alone, so a sample does not depend on its batch.
+The last level is left by one denoising, D = (x + sigma^2 s) / alpha. Formulas are those of the
+frame x / alpha, level = sigma / alpha, where every schedule is variance exploding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sno_dist.diffusion.ode import integrate
+from sno_dist.diffusion.schedule import Schedule, level, like
+
+__all__ = [
+    "START",
+    "Noise",
+    "ScoreAt",
+    "dpmpp_2m",
+    "euler_maruyama",
+    "heun",
+    "levels",
+    "predictor_corrector",
+    "prior_scale",
+    "rk45",
+    "uniform_times",
+]
+
+ScoreAt = Callable[[Tensor, Tensor], Tensor]
+"""(N, Z) states and (N,) times to (N, Z) scores."""
+
+Noise = Callable[[], Tensor]
+"""The next standard normals, (N, Z), one stream per sample."""
+
+START = 1e-3
+"""The smallest time that sampling visits."""
+
+
+def levels(schedule: Schedule, steps: int, *, rho: float = 7.0, top: float = 80.0) -> Tensor:
+    """Times of a grid that is even in level**(1 / rho), from the prior down to START.
+
+    Returns:
+        (steps,) decreasing float64 times.
+    """
+    ends = level(schedule, torch.tensor([START, 1.0], dtype=torch.float64))
+    low, high = ends[0], ends[1].clamp(max=top)
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)
+    grid = (high ** (1 / rho) + share * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return schedule.time(grid)
+
+
+def uniform_times(schedule: Schedule, steps: int) -> Tensor:
+    """(steps,) decreasing float64 times, even in t from 1 to START."""
+    del schedule
+    return torch.linspace(1.0, START, steps, dtype=torch.float64)
+
+
+def prior_scale(schedule: Schedule, t: Tensor) -> Tensor:
+    """Standard deviation of x_t for standardised data: sqrt(alpha^2 + sigma^2).
+
+    Matching the data's second moment brings the prior's error down from 0.011 to 3e-5 nats.
+    """
+    return (schedule.alpha(t).square() + schedule.sigma(t).square()).sqrt()
+
+
+def _at(value: Tensor, x: Tensor) -> Tensor:
+    return value.to(x).expand(len(x))
+
+
+def _denoise(score: ScoreAt, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor:
+    """D = (x + sigma^2 s) / alpha."""
+    alpha, sigma = schedule.alpha(t).to(x), schedule.sigma(t).to(x)
+    return (x + sigma.square() * score(x, _at(t, x))) / alpha
+
+
+def dpmpp_2m(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
+    """DPM-Solver++(2M): second order, one evaluation a step.
+
+    Equation: D~ = D_i + h_i / (2 h_{i-1}) (D_i - D_{i-1}), x~ <- e^-h x~ + (1 - e^-h) D~ with
+    h = ln(level_i / level_{i+1}).
+    """
+    del noise
+    logs = level(schedule, times).log()
+    before: Tensor | None = None
+    for i in range(len(times) - 1):
+        now = _denoise(score, schedule, x, times[i])
+        h = logs[i] - logs[i + 1]
+        guess = now
+        if before is not None:
+            guess = now + float(h / (2 * (logs[i - 1] - logs[i]))) * (now - before)
+        keep = schedule.sigma(times[i + 1]) / schedule.sigma(times[i])
+        add = -schedule.alpha(times[i + 1]) * torch.expm1(-h)
+        x = float(keep) * x + float(add) * guess
+        before = now
+    return _denoise(score, schedule, x, times[-1])
+
+
+def heun(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
+    """Heun's method on dx~/dlevel = (x~ - D) / level: second order, two evaluations a step."""
+    del noise
+    grid, alphas = level(schedule, times), schedule.alpha(times)
+    scaled = x / float(alphas[0])
+    for i in range(len(times) - 1):
+        here, there = float(grid[i]), float(grid[i + 1])
+        slope = (
+            scaled - _denoise(score, schedule, scaled * float(alphas[i]), times[i])
+        ) / here
+        trial = scaled + (there - here) * slope
+        ahead = (
+            trial - _denoise(score, schedule, trial * float(alphas[i + 1]), times[i + 1])
+        ) / there
+        scaled = scaled + 0.5 * (there - here) * (slope + ahead)
+    return _denoise(score, schedule, scaled * float(alphas[-1]), times[-1])
+
+
+def euler_maruyama(
+    score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise
+) -> Tensor:
+    """The reverse SDE by Euler-Maruyama in t, as in the paper.
+
+    Equation: x <- x - (f x - g^2 s) dt + g sqrt(dt) z.
+    """
+    for i in range(len(times) - 1):
+        x = _reverse_step(score, schedule, x, times[i], times[i + 1], noise)
+    return _denoise(score, schedule, x, times[-1])
+
+
+def predictor_corrector(
+    score: ScoreAt,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    *,
+    snr: float = 0.16,
+) -> Tensor:
+    """One Langevin corrector before each Euler-Maruyama predictor.
+
+    Equation: x <- x + e s + sqrt(2 e) z, e = 2 alpha^2 (snr |z| / |s|)^2, with norms per sample
+    rather than the batch's mean, so that a sample does not depend on its batch.
+    """
+    for i in range(len(times) - 1):
+        s, z = score(x, _at(times[i], x)), noise()
+        e = 2 * float(schedule.alpha(times[i])) ** 2 * (
+            snr * z.flatten(1).norm(dim=1) / s.flatten(1).norm(dim=1)
+        ).square()
+        x = x + like(e, x) * s + like((2 * e).sqrt(), x) * z
+        x = _reverse_step(score, schedule, x, times[i], times[i + 1], noise)
+    return _denoise(score, schedule, x, times[-1])
+
+
+def _reverse_step(
+    score: ScoreAt, schedule: Schedule, x: Tensor, t: Tensor, after: Tensor, noise: Noise
+) -> Tensor:
+    dt, g2 = float(t - after), float(schedule.diffusion(t))
+    move = float(schedule.drift(t)) * x - g2 * score(x, _at(t, x))
+    return x - move * dt + (g2 * dt) ** 0.5 * noise()
+
+
+def rk45(
+    score: ScoreAt,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    *,
+    tolerance: float = 1e-5,
+) -> Tensor:
+    """The probability-flow ODE by adaptive Dormand-Prince; of `times` only the ends are used.
+
+    Equation: dx/dt = f x - g^2 s / 2.
+    """
+    del noise
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        half = 0.5 * like(schedule.diffusion(t), y)
+        return like(schedule.drift(t), y) * y - half * score(y, t)
+
+    end = integrate(field, x, float(times[0]), float(times[-1]), tolerance=tolerance)
+    return _denoise(score, schedule, end, times[-1])

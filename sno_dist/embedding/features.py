@@ -1,0 +1,49 @@
+"""The one statistic of a context set: sums of features and a count, which merge by addition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Sums", "sum_features"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sums:
+    """Sums of features over the context sets of P distributions.
+
+    Args:
+        total: (P, ...) sums.
+        count: (P,) how many samples each is of.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __add__(self, other: Sums) -> Sums:
+        """Sums over the union of disjoint sets: shards, ranks and sites add up."""
+        return Sums(total=self.total + other.total, count=self.count + other.count)
+
+    @property
+    def mean(self) -> Tensor:
+        """(P, ...) means."""
+        return self.total / self.count.reshape(-1, *[1] * (self.total.dim() - 1))
+
+
+def sum_features(features: Tensor, lengths: Tensor) -> Sums:
+    """Add up the features of context sets laid end to end.
+
+    Args:
+        features: (sum of K, ...) one row per sample, any floating dtype.
+        lengths: (P,) int64, K of each set; on the CPU, where it costs no synchronisation.
+
+    Returns:
+        Sums in float32 at least.
+    """
+    wide = features if features.dtype == torch.float64 else features.float()
+    total = torch.segment_reduce(
+        wide.flatten(1), "sum", lengths=lengths.to(wide.device), axis=0, unsafe=True
+    )
+    return Sums(total=total.reshape(-1, *features.shape[1:]), count=lengths.to(total))

@@ -1,0 +1,155 @@
+"""Whether generated samples cover a distribution, within one distribution and in feature space.
+
+All distances are Euclidean in float64 and are computed in blocks of rows, so that memory grows
+with the number of samples and not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sno_dist.embedding.kernels import squared_distances
+from sno_dist.errors import DataError
+from sno_dist.evaluation.rows import as_rows
+
+__all__ = [
+    "copying_chance",
+    "copying_rate",
+    "coverage",
+    "neighbour_radii",
+    "positive_spread",
+    "ratio",
+    "spread",
+]
+
+BLOCK = 1024
+
+
+def spread(samples: NDArray[Any], what: str = "samples") -> float:
+    """The mean distance between distinct samples.
+
+    Args:
+        samples: (n, ...) samples or features, n >= 2.
+        what: What they are, for the error message.
+
+    Raises:
+        DataError: If there are fewer than two samples, or a value is not finite.
+    """
+    rows = _tensor(samples, what, 2)
+    total = sum(float(block.sqrt().sum()) for block in _blocks(rows, rows))
+    return total / (len(rows) * (len(rows) - 1))
+
+
+def ratio(generated: NDArray[Any], real: NDArray[Any]) -> float:
+    """Diversity: the spread of generated samples over that of real ones; 1 is ideal.
+
+    Below 1 the samples are too alike; above 1 they stray, often into other distributions.
+
+    Raises:
+        DataError: If a set has fewer than two samples, or all real samples are equal.
+    """
+    return spread(generated, "generated samples") / positive_spread(real)
+
+
+def positive_spread(real: NDArray[Any]) -> float:
+    """The spread of real samples, refused where it is zero and nothing can be compared to it."""
+    value = spread(real, "real samples")
+    if value == 0:
+        raise DataError(
+            "diversity is undefined",
+            got="real samples that are all equal",
+            fix="leave this distribution out, or mend its data",
+        )
+    return value
+
+
+def neighbour_radii(samples: NDArray[Any], neighbours: int) -> NDArray[np.float64]:
+    """Squared distance of each sample to its k-th nearest other sample.
+
+    Args:
+        samples: (n, ...) samples or features, n > k.
+        neighbours: k, at least 1.
+
+    Returns:
+        (n,) float64: the squared radii of the balls whose union is the samples' manifold.
+
+    Raises:
+        DataError: If there are not more than k samples, or a value is not finite.
+    """
+    rows = _tensor(samples, f"samples for {neighbours} neighbours", neighbours + 1)
+    # The sample itself is the first of its neighbours, at distance 0.
+    return torch.cat(
+        [block.kthvalue(neighbours + 1, dim=1).values for block in _blocks(rows, rows)]
+    ).numpy()
+
+
+def coverage(
+    points: NDArray[Any], samples: NDArray[Any], radii: NDArray[np.float64]
+) -> float:
+    """The share of points that lie in the manifold of samples (arXiv 1904.06991, eq. 1-2).
+
+    Precision is the coverage of generated points by real samples, recall that of real points by
+    generated samples.
+
+    Args:
+        points: (n, ...) points asked about.
+        samples: (m, ...) samples that span the manifold.
+        radii: (m,) squared radii from `neighbour_radii(samples, k)`.
+    """
+    # A point that is one of the samples may lie outside its own ball by rounding alone.
+    balls = torch.from_numpy(radii) * (1 + 1e-9)
+    inside = _blocks(_tensor(points, "points"), _tensor(samples, "samples"))
+    return sum(int((block <= balls).any(dim=1).sum()) for block in inside) / len(points)
+
+
+def copying_rate(
+    generated: NDArray[Any],
+    contexts: Sequence[NDArray[Any]],
+    groups: NDArray[np.integer],
+    real: NDArray[Any],
+) -> float:
+    """The share of samples whose nearest neighbour is one of their own context samples.
+
+    The neighbour is sought among the sample's own context set and the real references; a tie
+    counts as a copy. Without any copying the share is near `copying_chance`, not near 0.
+
+    Args:
+        generated: (n, ...) samples.
+        contexts: G context sets, each (K, ...).
+        groups: (n,) the context set, 0 <= g < G, that each sample was drawn for.
+        real: (m, ...) real references that are in no context set.
+    """
+    rows = _tensor(generated, "generated samples")
+    references = _tensor(real, "real samples")
+    copied = 0
+    for group in np.unique(groups):
+        own = rows[torch.from_numpy(groups == group)]
+        context = _tensor(contexts[group], "context samples")
+        to_context = torch.cat([b.amin(dim=1) for b in _blocks(own, context)])
+        to_real = torch.cat([b.amin(dim=1) for b in _blocks(own, references)])
+        copied += int((to_context <= to_real).sum())
+    return copied / len(rows)
+
+
+def copying_chance(context: int, real: int) -> float:
+    """The copying rate of a perfect model: K of the K + m candidates are context samples."""
+    return context / (context + real)
+
+
+def _tensor(samples: NDArray[Any], what: str, minimum: int = 1) -> Tensor:
+    return torch.from_numpy(as_rows(samples, what, minimum))
+
+
+def _blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Squared distances of `x` to `y`, BLOCK rows at a time; exactly 0 from a row to itself."""
+    for start in range(0, len(x), BLOCK):
+        block = squared_distances(x[start : start + BLOCK], y)
+        if y is x:
+            block.diagonal(offset=start).zero_()
+        yield block

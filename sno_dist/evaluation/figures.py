@@ -1,0 +1,199 @@
+"""Charts of the report, as inline SVG whose ink follows the page's light or dark colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+__all__ = ["COLOURS", "accuracy_bars", "accuracy_by_k", "curves", "embedding_map"]
+
+COLOURS: Mapping[str, str] = {"seen": "#3d8fd1", "unseen": "#e0762c"}
+"""Told apart by every kind of colour vision, and legible on white and on black."""
+
+INK, LINE = "#010203", "#040506"
+"""Stand-ins that become `currentColor` and `var(--line)` in the SVG."""
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sno",
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+POINTS = 400
+"""Points of a curve at most: more cannot be seen and make the page heavy."""
+
+
+def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
+    """Accuracy against the size of the context set, with intervals; none without a classifier."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _canvas(5.6, 3.0)
+        lowest = 1.0
+        labels: list[str] = []
+        for shift, (split, colour) in zip((-0.04, 0.04), COLOURS.items(), strict=True):
+            section = summary.get(split) or {}
+            by_k = {k: v for k, v in section.get("accuracy_by_k", {}).items() if v is not None}
+            if not by_k:
+                continue
+            labels += [k for k in by_k if k not in labels]
+            bounds = np.array([section["accuracy_by_k_interval"][k] for k in by_k])
+            places = np.array([labels.index(k) for k in by_k]) + shift
+            values = np.array(list(by_k.values()))
+            spread = np.stack([values - bounds[:, 0], bounds[:, 1] - values]).clip(min=0)
+            style = {"marker": "o", "markersize": 5, "linewidth": 1.6, "capsize": 3}
+            axes.errorbar(places, 100 * values, 100 * spread, color=colour, label=split, **style)
+            lowest = min(lowest, float(bounds.min()))
+        if not labels:
+            return None
+        ceiling = summary.get("classifier_ceiling")
+        if ceiling is not None:
+            axes.axhline(100 * ceiling, color=INK, linestyle=":", linewidth=1.2, label="real")
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set(xlabel="context samples K", ylabel="accuracy, %", xlim=(-0.3, len(labels) - 0.7))
+        axes.set_ylim(max(0.0, 100 * lowest - 5), 101)
+        axes.legend(loc="lower right", ncols=3)
+        return _svg(figure, "Accuracy by number of context samples")
+
+
+def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5) -> str | None:
+    """Every distribution's accuracy, lowest first, the worst of each split named.
+
+    Args:
+        accuracies: Split -> distribution -> accuracy in [0, 1].
+        worst: How many are named.
+    """
+    splits = {split: values for split, values in accuracies.items() if values}
+    if not splits:
+        return None
+    with mpl.rc_context(STYLE):
+        figure = _figure(5.6, 1.9 * len(splits))
+        for index, (split, values) in enumerate(splits.items(), start=1):
+            axes = figure.add_subplot(len(splits), 1, index)
+            ordered = sorted(values.items(), key=lambda item: (item[1], item[0]))
+            heights = 100 * np.array([accuracy for _, accuracy in ordered])
+            axes.bar(range(len(heights)), heights, width=0.85, color=COLOURS.get(split, INK))
+            named = ", ".join(f"{name} {100 * value:.0f}" for name, value in ordered[:worst])
+            axes.set_title(f"{split} \N{MIDDLE DOT} lowest: {named}", loc="left")
+            axes.set(xticks=(), ylabel="accuracy, %", xlim=(-0.7, len(heights) - 0.3))
+            axes.set_ylim(max(0.0, float(heights.min()) - 10), 100.5)
+            axes.grid(visible=False, axis="x")
+        return _svg(figure, "Accuracy of every distribution")
+
+
+def embedding_map(
+    points: NDArray[Any], names: Sequence[str], splits: Sequence[str]
+) -> str | None:
+    """The embeddings u in the plane of their two largest principal components.
+
+    Args:
+        points: (P, U), P >= 3.
+        names: P distributions.
+        splits: "seen" or "unseen" of each.
+    """
+    if len(points) < 3:
+        return None
+    rows = np.asarray(points, np.float64).reshape(len(points), -1)
+    rows = rows - rows.mean(axis=0)
+    left, values, _ = np.linalg.svd(rows, full_matrices=False)
+    plane = np.zeros((len(rows), 2))
+    plane[:, : min(2, len(values))] = (left * values)[:, :2]
+    share = values**2 / max(float((values**2).sum()), 1e-300)
+    short = len(rows) <= 150 and max(map(len, names)) <= 5
+    with mpl.rc_context(STYLE):
+        figure, axes = _canvas(5.6, 4.2)
+        for split, colour in COLOURS.items():
+            own = [i for i, value in enumerate(splits) if value == split]
+            size, alpha = (0, 0) if short else (14, 0.8)
+            axes.scatter(*plane[own].T, s=size, c=colour, alpha=alpha, linewidths=0)
+            axes.scatter([], [], s=18, c=colour, label=f"{split} ({len(own)})")
+            for i in own if short else ():
+                place = {"ha": "center", "va": "center", "fontsize": 8}
+                axes.text(*plane[i], names[i], color=colour, clip_on=True, **place)
+        axes.set_xlabel(f"first component ({100 * share[0]:.0f} % of the variance)")
+        axes.set_ylabel(f"second ({100 * share[min(1, len(share) - 1)]:.0f} %)")
+        axes.set(xticklabels=(), yticklabels=())
+        axes.margins(0.06)
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, "Map of the embeddings")
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str | None:
+    """One panel per scalar, against the training step.
+
+    Args:
+        series: Name -> (steps, values). Values that are not finite are left out.
+    """
+    kept = {name: pair for name, pair in series.items() if len(pair[0]) > 1}
+    if not kept:
+        return None
+    columns = min(2, len(kept))
+    rows = -(-len(kept) // columns)
+    with mpl.rc_context(STYLE):
+        figure = _figure(5.6, 1.7 * rows + 0.1)
+        for index, (name, (steps, values)) in enumerate(kept.items(), start=1):
+            _curve(figure.add_subplot(rows, columns, index), name, steps, values)
+        return _svg(figure, "Training curves")
+
+
+def _curve(axes: Axes, name: str, steps: Sequence[float], values: Sequence[float]) -> None:
+    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    thin = np.unique(np.linspace(0, max(len(x) - 1, 0), min(POINTS, len(x))).astype(int))
+    axes.plot(x[thin], y[thin], color=COLOURS["seen"], linewidth=1.2)
+    axes.set_title(name, loc="left")
+    axes.locator_params(axis="x", nbins=4)
+    if len(y) and y.min() > 0 and y.max() > 10 * y.min():
+        axes.set_yscale("log")
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Built without pyplot: it keeps no global state and needs no display.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', _opening(title), text, count=1)
+    return text.replace(INK, "currentColor").replace(LINE, "var(--line)")
+
+
+def _opening(title: str) -> str:
+    return rf'<svg viewBox="\1" role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg">'

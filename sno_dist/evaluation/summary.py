@@ -1,0 +1,173 @@
+"""The figures of summary.json, from the scores of all distributions.
+
+Scores are put in the order of (split, name, K) first, so the summary does not depend on which
+rank made which score. A figure that could not be measured is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sno_dist.errors import DataError
+from sno_dist.evaluation import frechet, intervals
+from sno_dist.evaluation.intervals import Interval
+from sno_dist.evaluation.score import DistributionScores
+
+__all__ = ["SPLITS", "label_of", "summarise"]
+
+SPLITS = ("seen", "unseen")
+FRECHET_DRAWS = 100
+"""Resamples of the Frechet distance, each of which costs two eigenvalue problems."""
+
+Scores = Sequence[DistributionScores]
+
+MEANS: Mapping[str, Callable[[DistributionScores], float | None]] = {
+    "diversity": lambda score: score.diversity,
+    "recall": lambda score: score.recall,
+    "recall_ceiling": lambda score: score.real.recall_ceiling,
+    "precision": lambda score: score.precision,
+    "mmd": lambda score: score.mmd,
+    "mmd_floor": lambda score: score.real.mmd_floor,
+    "copying": lambda score: score.copying,
+    "copying_chance": lambda score: score.copying_chance,
+}
+"""Figures that are a mean over distributions."""
+
+BY_K = ("accuracy", "accuracy_interval", "frechet", "diversity", "recall", "mmd", "copying")
+
+
+def summarise(
+    scores: Scores,
+    *,
+    population: str,
+    guidance: float | None,
+    seconds: float,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The flat, stable content of summary.json.
+
+    Args:
+        scores: Of every distribution and K, in any order.
+        population: The family's name.
+        guidance: The weight that the samples were drawn with; none: not known.
+        seconds: What the evaluation took.
+        bootstrap: Resamples of the intervals.
+        seed: The run's seed.
+
+    Raises:
+        DataError: If there are no scores.
+    """
+    if not scores:
+        raise DataError("nothing to summarise", got="no scores", fix="sample at least one split")
+    ordered = sorted(scores, key=lambda score: (score.split, score.name, _order(score.k)))
+    summary: dict[str, Any] = {"population": population, "guidance": guidance, "seconds": seconds}
+    summary |= _ceiling("classifier_ceiling", ordered)
+    for split in SPLITS:
+        own = [score for score in ordered if score.split == split]
+        summary[split] = _section(own, split, bootstrap, seed) if own else None
+    return summary
+
+
+def label_of(k: int | None) -> str:
+    """How a K is written as a key: its number, or "all"."""
+    return "all" if k is None else str(k)
+
+
+def _order(k: int | None) -> float:
+    return float("inf") if k is None else k
+
+
+def _section(scores: Scores, split: str, bootstrap: int, seed: int) -> dict[str, Any]:
+    """One split: the figures at the largest K, floors and ceilings, and the figures by K."""
+    ks = sorted({score.k for score in scores}, key=_order)
+    cells = {}
+    for k in ks:
+        own = [score for score in scores if score.k == k]
+        cells[label_of(k)] = _cell(own, f"{split}/{label_of(k)}", bootstrap, seed)
+    full = [score for score in scores if score.k == ks[-1]]
+    section = dict(cells[label_of(ks[-1])])
+    section |= _frechet_bounds(full, f"{split}/frechet", min(bootstrap, FRECHET_DRAWS), seed)
+    section |= _ceiling("ceiling", full)
+    section["k"] = label_of(ks[-1])
+    section["distributions"] = len(full)
+    section["worst"] = _worst(full)
+    for figure in (*BY_K, "copying_chance"):
+        name = figure.replace("_interval", "_by_k_interval")
+        name = name if name.endswith("interval") else f"{figure}_by_k"
+        section[name] = {label: cell[figure] for label, cell in cells.items()}
+    return section
+
+
+def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, Any]:
+    """The figures of one split at one K."""
+    cell: dict[str, Any] = {"samples": sum(score.n for score in scores)}
+    cell["accuracy"], cell["accuracy_interval"] = _accuracy(scores, stream, bootstrap, seed)
+    cell["frechet"] = frechet.between(*_pooled(scores))
+    for figure, read in MEANS.items():
+        values = [value for score in scores if (value := read(score)) is not None]
+        known = len(values) == len(scores)
+        cell[figure] = float(np.mean(values)) if known else None
+        interval = intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/{figure}") if (
+            known
+        ) else None
+        cell[f"{figure}_interval"] = interval if interval is None else list(interval)
+    return cell
+
+
+def _accuracy(
+    scores: Scores, stream: str, bootstrap: int, seed: int
+) -> tuple[float | None, list[float] | None]:
+    """Accuracy and the wider of its two intervals.
+
+    Over samples (Wilson) it keeps a width where every distribution is right; over distributions
+    (bootstrap) it knows that samples of one distribution are alike.
+    """
+    correct = [score.correct for score in scores if score.correct is not None]
+    if len(correct) < len(scores):
+        return None, None
+    total = sum(score.n for score in scores)
+    over_samples = intervals.wilson(sum(correct), total)
+    shares = [right / score.n for right, score in zip(correct, scores, strict=True)]
+    over_distributions = intervals.bootstrap_mean(shares, bootstrap, seed, f"{stream}/accuracy")
+    return sum(correct) / total, list(intervals.envelope(over_samples, over_distributions))
+
+
+def _ceiling(name: str, scores: Scores) -> dict[str, Any]:
+    """The classifier's accuracy on real samples, each distribution's once."""
+    real = {(score.split, score.name): score.real for score in scores}
+    correct = [figures.correct for figures in real.values() if figures.correct is not None]
+    if len(correct) < len(real):
+        return {name: None, f"{name}_interval": None}
+    total = sum(figures.n for figures in real.values())
+    interval: Interval = intervals.wilson(sum(correct), total)
+    return {name: sum(correct) / total, f"{name}_interval": list(interval)}
+
+
+def _pooled(scores: Scores) -> tuple[frechet.Moments, frechet.Moments]:
+    generated = frechet.pool([score.moments for score in scores])
+    return generated, frechet.pool([score.real.moments for score in scores])
+
+
+def _frechet_bounds(scores: Scores, stream: str, draws: int, seed: int) -> dict[str, Any]:
+    """The floor between halves of the real samples, and an interval over distributions."""
+    halves = [frechet.pool([score.real.halves[side] for score in scores]) for side in (0, 1)]
+    weights = intervals.resamples(len(scores), draws, seed, stream)
+    generated = frechet.pool_weighted([score.moments for score in scores], weights)
+    real = frechet.pool_weighted([score.real.moments for score in scores], weights)
+    values = [frechet.between(a, b) for a, b in zip(generated, real, strict=True)]
+    return {
+        "frechet_interval": list(intervals.percentiles(np.array(values))),
+        "frechet_floor": frechet.between(*halves),
+    }
+
+
+def _worst(scores: Scores, count: int = 5) -> list[dict[str, Any]] | None:
+    """The distributions of lowest accuracy, worst first; none without a classifier."""
+    known = [(score.accuracy, score.name) for score in scores if score.accuracy is not None]
+    if not known:
+        return None
+    return [{"name": name, "accuracy": accuracy} for accuracy, name in sorted(known)[:count]]

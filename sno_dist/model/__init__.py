@@ -1,0 +1,1 @@
+"""The one module that training wraps: embedder, autoencoder, score and schedule, and its factory."""

@@ -1,0 +1,348 @@
+"""The Score Neural Operator: from a context set to u, and from u to scores and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sno_dist.config.schema import Objective
+from sno_dist.diffusion.likelihood import log_density
+from sno_dist.diffusion.objective import times, weights
+from sno_dist.diffusion.sampler import Sampler
+from sno_dist.diffusion.schedule import like
+from sno_dist.diffusion.solvers import Noise
+from sno_dist.embedding.features import Sums
+from sno_dist.errors import DataError
+from sno_dist.model.batch import Batch
+from sno_dist.model.build import (
+    OperatorSpec,
+    make_autoencoder,
+    make_embedder,
+    make_network,
+    make_schedule,
+)
+from sno_dist.model.pretrained import SPEC, WEIGHTS, read_pretrained
+from sno_dist.score.guidance import guided
+from sno_dist.score.preconditioned import PreconditionedScore
+
+__all__ = ["ScoreNeuralOperator"]
+
+
+class ScoreNeuralOperator(nn.Module):
+    """One generative model over many distributions; the one module that training wraps.
+
+    Units: *data* as given by the user (uint8 pixels, floats); *model* after shift and scale;
+    *latent* the autoencoder's, standardised by its running mean and deviation, (N, Z).
+
+    Args:
+        spec: What it is made of.
+        fitted: Tensors of the embedding stage, for an embedding that is fitted.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    latent_mean: Tensor
+    latent_deviation: Tensor
+    latent_updates: Tensor
+
+    def __init__(self, spec: OperatorSpec, fitted: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.autoencoder = make_autoencoder(spec)
+        self.embedder = make_embedder(spec, self.autoencoder.layout, fitted or {})
+        network = make_network(spec.model.network, self.autoencoder.layout, self.embedder.layout)
+        self.schedule = make_schedule(spec.model.schedule)
+        self.score_model = PreconditionedScore(network, self.schedule, spec.model.prediction)
+        self.null = nn.Parameter(torch.zeros(self.embedder.size))
+        dims = self.autoencoder.size
+        self.register_buffer("shift", torch.tensor(spec.shift))
+        self.register_buffer("scale", torch.tensor(spec.scale))
+        self.register_buffer("latent_mean", torch.zeros(dims))
+        self.register_buffer("latent_deviation", torch.ones(dims))
+        self.register_buffer("latent_updates", torch.zeros((), dtype=torch.int64))
+
+    # ------------------------------------------------------------------ training
+
+    def forward(self, batch: Batch, objective: Objective, kl_weight: float) -> dict[str, Tensor]:
+        """The joint objective of a batch.
+
+        Equation: E[-ln p(x|z)] + kl KL(q(z|x) | N(0, I)) + score E w(t) |sigma_t s(u, z_t, t) +
+        eps|^2 (eq. 16-18), in nats per sample.
+
+        Args:
+            batch: Context sets, targets and random numbers.
+            objective: The weights and the law of t.
+            kl_weight: The KL's weight at this step.
+
+        Returns:
+            "total", "reconstruction", "kl", "score": means over the batch; "latent_sum",
+            "latent_square": (Z,) float64 sums over the batch, for the running statistics.
+        """
+        targets = self._to_model(batch.targets.flatten(0, 1))
+        mean, log_variance = self.autoencoder.encode(targets)
+        raw = mean + (0.5 * log_variance).exp() * batch.posterior.flatten(0, 1)
+        losses = self._autoencoder_losses(targets, raw, mean, log_variance)
+        z = _share_gradient(self._standardise(raw), objective.score_gradient)
+        losses["score"] = self._score_loss(batch, z, objective)
+        losses["total"] = (
+            objective.reconstruction * losses["reconstruction"]
+            + kl_weight * losses["kl"]
+            + objective.score * losses["score"]
+        )
+        wide = raw.detach().double()
+        losses["latent_sum"], losses["latent_square"] = wide.sum(0), wide.square().sum(0)
+        return losses
+
+    def _autoencoder_losses(
+        self, targets: Tensor, raw: Tensor, mean: Tensor, log_variance: Tensor
+    ) -> dict[str, Tensor]:
+        if not self.autoencoder.trains:
+            return {"reconstruction": raw.new_zeros(()), "kl": raw.new_zeros(())}
+        out = self.autoencoder.decode(raw).float()
+        if self.spec.model.likelihood == "bernoulli":
+            miss = nn.functional.binary_cross_entropy_with_logits(out, targets, reduction="none")
+        else:
+            miss = (out - targets).square()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        return {
+            "reconstruction": miss.flatten(1).sum(1).mean(),
+            "kl": divergence.sum(1).mean(),
+        }
+
+    def _score_loss(self, batch: Batch, z: Tensor, objective: Objective) -> Tensor:
+        t = times(
+            batch.times.flatten(),
+            self.schedule,
+            objective.times,
+            objective.log_mean,
+            objective.log_std,
+        )
+        noise = batch.noise.flatten(0, 1)
+        noised = like(self.schedule.alpha(t), z) * z + like(self.schedule.sigma(t), z) * noise
+        u = self._training_embedding(batch, objective.score_gradient)
+        u = u.repeat_interleave(batch.targets.shape[1], 0)
+        u = torch.where(batch.null.flatten()[:, None], self.null, u)
+        miss = (self.score_model(u, noised, t) - noise).square().sum(1)
+        return (weights(t, self.schedule, objective.weight) * miss).mean()
+
+    def _training_embedding(self, batch: Batch, share: float) -> Tensor:
+        if (rows := self.embedder.rows(batch.rows)) is not None:
+            return rows
+        with torch.set_grad_enabled(share > 0 and torch.is_grad_enabled()):
+            view = self._context_view(batch.context)
+        return self.embedder(_share_gradient(view, share), batch.lengths)
+
+    @torch.no_grad()
+    def update_latent(self, total: Tensor, square: Tensor, count: float) -> None:
+        """Move the latent's running statistics towards one global batch's.
+
+        Args:
+            total: (Z,) float64 sum of the latents over all ranks.
+            square: (Z,) sum of their squares.
+            count: How many latents.
+        """
+        if not self.autoencoder.trains:
+            return
+        rate = max(0.01, 1.0 / (int(self.latent_updates) + 1))
+        mean = total / count
+        variance = (square / count - mean.square()).clamp_min(0)
+        old = self.latent_deviation.double().square()
+        self.latent_mean += (rate * (mean - self.latent_mean)).float()
+        # The floor keeps a collapsed dimension from being blown up to unit variance.
+        new = (old + rate * (variance - old)).clamp_min(1e-8)
+        self.latent_deviation.copy_(new.sqrt())
+        self.latent_updates += 1
+
+    # ------------------------------------------------------------------ use
+
+    @torch.no_grad()
+    def embed_sums(self, context: Tensor, lengths: Tensor) -> Sums:
+        """Feature sums of context sets laid end to end; add those of shards, then read out."""
+        return self.embedder.sums(self._context_view(context), lengths)
+
+    @torch.no_grad()
+    def embed(self, context: Tensor, *, chunk: int = 1024) -> Tensor:
+        """u of a distribution known by samples alone.
+
+        Args:
+            context: (K, *shape) samples, data units, K >= 1.
+            chunk: Samples held as features at a time.
+
+        Returns:
+            (U,) float32.
+
+        Raises:
+            DataError: If there are no samples, or they are of another shape or not finite.
+        """
+        context = self._check(context)
+        parts = [
+            self.embed_sums(part, torch.tensor([len(part)])) for part in context.split(chunk)
+        ]
+        sums = sum(parts[1:], parts[0])
+        return self.embedder.read_out(sums.mean)[0]
+
+    @torch.no_grad()
+    def draw(self, u: Tensor, noise: Noise, sampler: Sampler, guidance: float) -> Tensor:
+        """One sample for each row of u.
+
+        Args:
+            u: (N, U).
+            noise: Gives (N, Z) float32 standard normals, one stream per sample.
+            sampler: Solver and steps.
+            guidance: Weight of u against the null embedding.
+
+        Returns:
+            (N, *shape), data units: uint8 images, float32 vectors.
+        """
+        score = guided(self.score_model, u, self.null, guidance)
+        latents = sampler(score, self.schedule, lambda: noise().to(u.device))
+        return self.decode(latents)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        u: Tensor,
+        n: int,
+        *,
+        steps: int = 16,
+        guidance: float = 1.0,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+    ) -> Tensor:
+        """New samples of the distribution with embedding u.
+
+        Args:
+            u: (U,).
+            n: How many.
+            steps: Solver steps.
+            guidance: 1 samples the model; more trades diversity for fidelity.
+            seed: Of the noise.
+            sampler: Another solver; `steps` is then its own.
+
+        Returns:
+            (n, *shape), data units.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        dims = self.autoencoder.size
+        return self.draw(
+            u.expand(n, -1),
+            lambda: torch.randn(n, dims, generator=generator),
+            sampler or Sampler(steps=steps),
+            guidance,
+        )
+
+    def score(self, u: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The operator itself: s(u, z, t) in latent units.
+
+        Args:
+            u: (U,) or (N, U).
+            z: (N, Z) standardised latents.
+            t: (N,) times in (0, 1].
+        """
+        return self.score_model.score(u.expand(len(z), -1), z, t)
+
+    def log_prob(
+        self, u: Tensor, x: Tensor, *, probes: int | None = None, tolerance: float = 1e-5
+    ) -> Tensor:
+        """ln p(x | u) in nats by the probability-flow ODE.
+
+        Without an autoencoder it is the density of x in data units; with one it is the density
+        of the latent mean of x, since a decoder that changes dimension has no density.
+
+        Args:
+            u: (U,).
+            x: (N, *shape), data units.
+            probes: Hutchinson probes; none: the exact trace.
+            tolerance: Of the solver.
+
+        Returns:
+            (N,).
+        """
+        z = self.encode(x)
+        signs = None
+        if probes is not None:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.randint(0, 2, (probes, *z.shape), generator=generator).to(z) * 2 - 1
+        score = guided(self.score_model, u.expand(len(z), -1), self.null, 1.0)
+        density = log_density(score, self.schedule, z, probes=signs, tolerance=tolerance)
+        if self.autoencoder.trains:
+            return density
+        volume = self.scale.expand(self.spec.shape).log().sum()
+        return density - volume - self.latent_deviation.log().sum()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardised latent means of samples: (N, *shape) data units to (N, Z)."""
+        return self._standardise(self.autoencoder.encode(self._to_model(self._check(x)))[0])
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Samples from standardised latents: (N, Z) to (N, *shape), data units."""
+        raw = z * self.latent_deviation + self.latent_mean
+        out = self.autoencoder.decode(raw).float()
+        if self.autoencoder.trains and self.spec.model.likelihood == "bernoulli":
+            out = out.sigmoid()
+        data = out * self.scale + self.shift
+        if self.spec.domain == "image":
+            return data.round().clamp(0, 255).to(torch.uint8)
+        return data
+
+    # ------------------------------------------------------------------ disk
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the weights (safetensors) and the spec (JSON) that `from_pretrained` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPEC).write_text(self.spec.model_dump_json(indent=1))
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> ScoreNeuralOperator:
+        """Load an operator from a run's folder, a checkpoint, or a `save_pretrained` folder.
+
+        Raises:
+            ArtifactError: If there is no operator there, or it is damaged.
+        """
+        spec, tensors = read_pretrained(Path(path))
+        prefix = "embedder."
+        fitted = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        operator = cls(spec, fitted)
+        operator.load_state_dict(tensors)
+        return operator.eval()
+
+    # ------------------------------------------------------------------ units
+
+    def _context_view(self, context: Tensor) -> Tensor:
+        x = self._to_model(context)
+        if self.embedder.view == "data":
+            return x
+        return self._standardise(self.autoencoder.encode(x)[0])
+
+    def _to_model(self, x: Tensor) -> Tensor:
+        return (x.to(self.scale) - self.shift) / self.scale
+
+    def _standardise(self, raw: Tensor) -> Tensor:
+        return (raw - self.latent_mean) / self.latent_deviation
+
+    def _check(self, x: Tensor) -> Tensor:
+        shape = self.spec.shape
+        if len(x) == 0 or tuple(x.shape[1:]) != shape:
+            raise DataError(
+                "samples of the wrong shape",
+                got=tuple(x.shape),
+                expected=f"(K, {', '.join(map(str, shape))}) with K >= 1",
+            )
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            raise DataError("samples that are not finite", got="NaN or infinity")
+        return x.to(self.scale.device)
+
+
+def _share_gradient(x: Tensor, share: float) -> Tensor:
+    """x, whose gradient is multiplied by `share` on its way back."""
+    if share == 1.0:
+        return x
+    return x.detach() if share == 0.0 else x.detach() + share * (x - x.detach())

@@ -1,0 +1,1 @@
+"""Layers that both the embeddings and the score networks are built from."""

@@ -1,0 +1,47 @@
+"""Multilayer perceptrons and Fourier features."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Fourier", "mlp", "zero_linear"]
+
+
+class Fourier(nn.Module):
+    """Random Fourier features of a scalar: [sin(2 pi w c), cos(2 pi w c)], w frozen.
+
+    Args:
+        features: How many entries come out; even.
+        deviation: Standard deviation of the frequencies.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, deviation: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", deviation * torch.randn(features // 2))
+
+    def forward(self, c: Tensor) -> Tensor:
+        """(N,) scalars to (N, features), float32 whatever the autocast."""
+        angle = 2 * math.pi * c.float()[:, None] * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def mlp(entries: int, width: int, depth: int, exits: int) -> nn.Sequential:
+    """`depth` GELU layers of `width`, then a linear layer to `exits`; depth 0 is linear."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(entries, width), nn.GELU()]
+        entries = width
+    return nn.Sequential(*layers, nn.Linear(entries, exits))
+
+
+def zero_linear(entries: int, exits: int) -> nn.Linear:
+    """A linear layer that starts at zero, so that what it feeds starts at rest."""
+    layer = nn.Linear(entries, exits)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

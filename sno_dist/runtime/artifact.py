@@ -1,0 +1,241 @@
+"""Artifacts: folders that are either whole or not there.
+
+A folder is written under a temporary sibling, synced, given a COMPLETE file that lists the size
+and sha256 of everything in it, and renamed. Readers ignore a folder without COMPLETE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sno_dist.errors import ArtifactError
+from sno_dist.runtime import collectives
+
+__all__ = [
+    "Artifact",
+    "check_inputs",
+    "digest",
+    "is_complete",
+    "open_artifact",
+    "reuse",
+    "sha256",
+    "write_json",
+    "writing",
+]
+
+COMPLETE = "COMPLETE"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """A complete folder on disk.
+
+    Args:
+        path: The folder.
+        kind: What it holds, such as "shards" or "checkpoint".
+        inputs: What it was made from: config values and upstream digests, by dotted name.
+        files: Relative path -> {"bytes", "sha256"}.
+    """
+
+    path: Path
+    kind: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """One hash of everything inside, for those downstream to pin."""
+        return digest({name: entry["sha256"] for name, entry in sorted(self.files.items())})
+
+
+def digest(value: Any) -> str:
+    """The sha256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    state = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole: a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder carries a COMPLETE file."""
+    return (path / COMPLETE).is_file()
+
+
+def open_artifact(path: Path, kind: str, *, verify: bool = True) -> Artifact:
+    """Open a complete folder, checking its files' sizes and, with `verify`, their hashes.
+
+    Raises:
+        ArtifactError: If the folder is absent, incomplete, of another kind or damaged.
+    """
+    if not is_complete(path):
+        raise ArtifactError(
+            f"no complete {kind} artifact",
+            where=path,
+            got="a folder without COMPLETE" if path.is_dir() else "nothing",
+            fix="run the stage that writes it; the same command resumes",
+        )
+    head = json.loads((path / COMPLETE).read_text())
+    if head["kind"] != kind:
+        raise ArtifactError("wrong kind of artifact", where=path, got=head["kind"], expected=kind)
+    for name, entry in head["files"].items():
+        _check_file(path / name, entry, verify)
+    return Artifact(path=path, kind=kind, inputs=head["inputs"], files=head["files"])
+
+
+def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
+    """The complete artifact at `path`, if it was made from these very inputs; None if absent.
+
+    Raises:
+        ArtifactError: If it was made from other inputs; the message names what differs.
+    """
+    if not is_complete(path):
+        return None
+    found = open_artifact(path, kind, verify=False)
+    check_inputs(found, inputs)
+    return found
+
+
+def check_inputs(artifact: Artifact, inputs: Mapping[str, Any]) -> None:
+    """Refuse an artifact made from other inputs.
+
+    Raises:
+        ArtifactError: Naming up to three inputs that differ.
+    """
+    old, new = artifact.inputs, json.loads(json.dumps(inputs))
+    changed = [
+        f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise ArtifactError(
+            f"the {artifact.kind} here was made with another config",
+            where=artifact.path,
+            got="; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" * (len(changed) > 3)),
+            fix="choose another folder (run=..., shards.path=...) or delete this one",
+        )
+
+
+def _check_file(path: Path, entry: Mapping[str, Any], verify: bool) -> None:
+    fix = "delete the folder and run its stage again"
+    if not path.is_file():
+        raise ArtifactError("a file of the artifact is missing", where=path, fix=fix)
+    if path.stat().st_size != entry["bytes"]:
+        raise ArtifactError(
+            "a file of the artifact has the wrong size",
+            where=path,
+            got=f"{path.stat().st_size} bytes",
+            expected=f"{entry['bytes']} bytes",
+            fix=fix,
+        )
+    if verify and (found := sha256(path)) != entry["sha256"]:
+        raise ArtifactError(
+            "a file of the artifact is damaged",
+            where=path,
+            got=f"sha256 {found[:12]}",
+            expected=f"sha256 {entry['sha256'][:12]}",
+            fix=fix,
+        )
+
+
+@contextmanager
+def writing(
+    path: Path, kind: str, inputs: Mapping[str, Any], *, resume: bool = False
+) -> Iterator[Path]:
+    """Write an artifact: all ranks get a temporary folder to fill; rank 0 seals and renames it.
+
+    With `resume`, what an interrupted attempt with the same inputs left is still there.
+
+    Raises:
+        ArtifactError: If the folder cannot be written.
+
+    **Collective** on entry and exit.
+    """
+    main = collectives.world().is_main
+    temporary = path.with_name(f".{path.name}.partial")
+    if main:
+        _prepare(temporary, inputs, resume)
+    collectives.barrier(f"opening {kind}")
+    yield temporary
+    collectives.barrier(f"closing {kind}")
+    if main:
+        _seal(temporary, kind, inputs)
+        _replace(temporary, path)
+    collectives.barrier(f"publishing {kind}")
+
+
+def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
+    stamp = temporary / ".inputs"
+    token = digest(inputs)
+    try:
+        if temporary.exists() and not (
+            resume and stamp.is_file() and stamp.read_text() == token
+        ):
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(token)
+    except OSError as error:
+        raise ArtifactError(
+            "the folder cannot be written",
+            where=temporary.parent,
+            got=error.strerror or str(error),
+            fix="choose another folder or mend its permissions and space",
+        ) from error
+
+
+def _seal(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> None:
+    (temporary / ".inputs").unlink()
+    files = {}
+    for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        _sync(file)
+        name = file.relative_to(temporary).as_posix()
+        files[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    write_json(
+        temporary / COMPLETE,
+        {"format": FORMAT, "kind": kind, "inputs": dict(inputs), "files": files},
+    )
+    _sync(temporary)
+
+
+def _replace(new: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,95 @@
+"""The only place that calls `torch.distributed`.
+
+Every function works in a plain process too, where the world has size one. A rank that loses the
+others gets a `RunError` that names the phase, instead of a backend's traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sno_dist.errors import RunError
+from sno_dist.runtime.world import World
+
+__all__ = ["any_rank", "barrier", "broadcast", "gather", "sum_over_ranks", "world"]
+
+T = TypeVar("T")
+
+
+def _is_up() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def world() -> World:
+    """This process's place in the process group, or a world of one where there is none."""
+    if not _is_up():
+        return World()
+    return World(rank=dist.get_rank(), size=dist.get_world_size())
+
+
+def sum_over_ranks(values: Tensor, phase: str) -> Tensor:
+    """Sum `values` over the ranks; every rank gets the sum, on the device that `values` is on.
+
+    Bitwise equal for every world size where each entry is non-zero on at most one rank, since
+    adding zeros is exact: let the owner fill its slots and the others hold zeros.
+
+    **Collective.**
+    """
+    if not _is_up():
+        return values
+    with _named(phase):
+        wire = values.to(_wire_device(), copy=True)
+        dist.all_reduce(wire)
+        return wire.to(values.device)
+
+
+def any_rank(flag: bool, phase: str) -> bool:
+    """Whether any rank raised `flag`. **Collective.**"""
+    return bool(sum_over_ranks(torch.tensor(int(flag)), phase).item())
+
+
+def broadcast(value: T, phase: str) -> T:
+    """Rank 0's `value` (a plain Python object or a tensor), on every rank. **Collective.**"""
+    if not _is_up():
+        return value
+    with _named(phase):
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=_wire_device())
+        return box[0]
+
+
+def gather(value: T, phase: str) -> list[T]:
+    """Every rank's `value`, in rank order, on every rank. **Collective.**"""
+    if not _is_up():
+        return [value]
+    with _named(phase):
+        values: list[T | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values  # pyright: ignore[reportReturnType]
+
+
+def barrier(phase: str) -> None:
+    """Wait until every rank is here. **Collective.**"""
+    any_rank(False, phase)
+
+
+def _wire_device() -> torch.device:
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
+@contextmanager
+def _named(phase: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            f"rank {dist.get_rank()} lost contact with another rank during {phase}",
+            got=str(error).splitlines()[0][:160],
+            fix="read the other ranks' messages; then run the same command to resume",
+        ) from error

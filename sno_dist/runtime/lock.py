@@ -1,0 +1,59 @@
+"""One run per folder: a lock that the kernel drops when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sno_dist.errors import RunError
+from sno_dist.runtime import collectives
+
+__all__ = ["locked"]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; rank 0 takes the lock and every rank learns whether it got it.
+
+    Raises:
+        RunError: If another run holds it, or the folder cannot be written.
+
+    **Collective.**
+    """
+    handle, refused = None, ""
+    if collectives.world().is_main:
+        handle, refused = _take(folder)
+    refused = collectives.broadcast(refused, "locking the run's folder")
+    if refused:
+        raise RunError(
+            "the run's folder cannot be taken",
+            where=folder,
+            got=refused,
+            fix="wait for the other run, or give this one a folder of its own (run=...)",
+        )
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _take(folder: Path) -> tuple[int | None, str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        return None, error.strerror or str(error)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 200).decode(errors="replace").strip()
+        os.close(handle)
+        return None, f"in use by {holder or 'another run'}"
+    os.ftruncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return handle, ""

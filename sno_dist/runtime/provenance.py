@@ -1,0 +1,66 @@
+"""Where a result comes from: command, code, versions, world and upstream hashes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sno_dist.runtime import collectives
+from sno_dist.runtime.artifact import write_json
+
+__all__ = ["PROVENANCE", "describe", "write_provenance"]
+
+PROVENANCE = "provenance.json"
+PACKAGES = ("sno-dist", "torch", "accelerate", "webdataset", "numpy", "tensorboard", "deepspeed")
+
+
+def write_provenance(run: Path, upstream: Mapping[str, str]) -> None:
+    """Write the run's provenance file."""
+    write_json(run / PROVENANCE, describe(upstream))
+
+
+def describe(upstream: Mapping[str, str]) -> dict[str, Any]:
+    """The provenance as a plain mapping."""
+    slurm = {k: v for k, v in os.environ.items() if k in ("SLURM_JOB_ID", "SLURM_JOB_NAME")}
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "ranks": collectives.world().size,
+        "upstream": dict(upstream),
+        **({"slurm": slurm} if slurm else {}),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the package's own checkout; None where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", *words],  # noqa: S607 - whichever git the user has
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Everything that answers s(u, x, t): networks, their preconditioning, and guidance."""

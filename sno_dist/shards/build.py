@@ -1,0 +1,172 @@
+"""Stage 1: from a source to shards and their manifest, built by all ranks together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sno_dist.config.load import flatten, shards_folder
+from sno_dist.config.schema import Config, Shards
+from sno_dist.errors import ConfigError, DataError
+from sno_dist.runtime import collectives
+from sno_dist.runtime.accelerator import start
+from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.progress import Progress
+from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, SplitName, open_manifest
+from sno_dist.shards.sources.factory import make_source
+from sno_dist.shards.sources.source import Role, Source
+from sno_dist.shards.tar import Shard, write_shard
+
+__all__ = ["build_shards"]
+
+RECORDS = ".records"
+PHASE = "building shards"
+
+
+def build_shards(config: Config) -> Manifest:
+    """Build the shards of a config, or find them built.
+
+    Distributions are dealt to ranks. Each leaves a record when its shards are whole, so that an
+    interrupted build goes on where it stopped.
+
+    Raises:
+        DataError: If the source's data are missing or malformed.
+        ArtifactError: If the folder holds shards made from another config, or can't be written.
+
+    **Collective.**
+    """
+    start()
+    root = shards_folder(config)
+    if "://" in root:
+        return open_manifest(config)
+    inputs = flatten(config.shards.source, "shards.source")
+    inputs |= flatten(config.shards.split, "shards.split")
+    inputs |= {"shards.block": config.shards.block, "shards.shard": config.shards.shard}
+    if reuse(Path(root), "shards", inputs):
+        return open_manifest(config)
+    source = make_source(config.shards.source, config.shards.split)
+    with writing(Path(root), "shards", inputs, resume=True) as folder:
+        records = _build_share(source, folder, config.shards)
+        if collectives.world().is_main:
+            manifest = _assemble(root, config.name, source, records)
+            write_json(folder / MANIFEST, manifest.to_json())
+            for record in (folder / RECORDS).iterdir():
+                record.unlink()
+            (folder / RECORDS).rmdir()
+    return open_manifest(config)
+
+
+def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, dict[str, Any]]:
+    distributions = source.distributions()
+    if not distributions:
+        raise DataError("the source holds no distribution", where="shards.source")
+    world = collectives.world()
+    mine = [distributions[i] for i in world.deal(len(distributions))]
+    (folder / RECORDS).mkdir(exist_ok=True)
+    with Progress(len(mine), PHASE) as progress:
+        for distribution in mine:
+            record = folder / RECORDS / f"{distribution.name}.json"
+            if not record.is_file():
+                split = distribution.split
+                assert split is not None
+                write_json(record, _build_one(source, distribution.name, split, folder, shards))
+            progress.advance()
+    collectives.barrier(PHASE)
+    if not world.is_main:
+        return {}
+    return {
+        d.name: json.loads((folder / RECORDS / f"{d.name}.json").read_text())
+        for d in distributions
+    }
+
+
+def _build_one(
+    source: Source, name: str, split: SplitName, folder: Path, shards: Shards
+) -> dict[str, Any]:
+    roles: dict[Role, list[Shard]] = {}
+    moments: dict[str, Any] = {}
+    for role in source.roles:
+        samples = source.draw(name, role)
+        _check(samples, source, name, role)
+        roles[role] = [
+            write_shard(
+                folder,
+                f"{split}/{name}/{role}-{index:05d}.tar",
+                samples[first : first + shards.shard],
+                shards.block,
+            )
+            for index, first in enumerate(range(0, len(samples), shards.shard))
+        ]
+        if role == "model" and split == "seen" and source.domain == "vector":
+            wide = samples.astype(np.float64)
+            moments = {
+                "count": len(wide),
+                "sum": wide.sum(0).tolist(),
+                "square": np.square(wide).sum(0).tolist(),
+            }
+    entry = Entry(name=name, split=split, roles=roles)
+    return {"entry": entry.to_json(), "moments": moments}
+
+
+def _check(samples: NDArray[np.generic], source: Source, name: str, role: Role) -> None:
+    where = f"distribution {name}, role {role}"
+    least = 2 if role == "model" else 1
+    if len(samples) < least:
+        raise DataError(
+            "a distribution has too few samples",
+            where=where,
+            got=len(samples),
+            expected=f"at least {least}",
+            fix="drop the distribution or give it more samples",
+        )
+    if samples.shape[1:] != tuple(source.shape):
+        raise DataError(
+            "samples of the wrong shape",
+            where=where,
+            got=samples.shape[1:],
+            expected=tuple(source.shape),
+        )
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        row = int(np.argmax(~np.isfinite(samples).reshape(len(samples), -1).all(1)))
+        raise DataError(
+            "a sample is not finite",
+            where=where,
+            got=f"NaN or infinity in sample {row}",
+            fix="drop or mend the sample",
+        )
+
+
+def _assemble(
+    root: str, population: str, source: Source, records: Mapping[str, dict[str, Any]]
+) -> Manifest:
+    entries = [Entry.from_json(record["entry"]) for record in records.values()]
+    if not any(entry.split == "seen" for entry in entries):
+        raise ConfigError("no distribution is left to train on", where="shards.split.unseen")
+    shift, scale = (0.0,), (255.0,)
+    if source.domain == "vector":
+        shift, scale = _moments([r["moments"] for r in records.values() if r["moments"]])
+    return Manifest(
+        root=root,
+        population=population,
+        domain=source.domain,
+        shape=tuple(source.shape),
+        dtype="uint8" if source.domain == "image" else "float32",
+        shift=shift,
+        scale=scale,
+        entries=entries,
+        audit=source.audit(),
+    )
+
+
+def _moments(parts: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation over the seen training samples; a constant entry is left unscaled."""
+    count = sum(part["count"] for part in parts)
+    mean = np.sum([part["sum"] for part in parts], 0) / count
+    variance = np.sum([part["square"] for part in parts], 0) / count - mean**2
+    deviation = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 1e-12)), 1.0)
+    return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -1,0 +1,98 @@
+"""Which samples every step sees: a pure function of (seed, step), the same in every world.
+
+Nothing here knows ranks, workers or what was read before, so a run resumed at step t needs no
+replay, and any slot's draw can be computed alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sno_dist.errors import DataError
+from sno_dist.runtime.rng import generator
+
+__all__ = ["Draw", "StepPlan"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """One distribution's part in a step.
+
+    Args:
+        slot: Its place in the global batch, 0 <= slot < P.
+        row: Which seen distribution.
+        context: (K,) sample indices that give u.
+        targets: (B,) sample indices that the loss is computed on; none is in the context.
+    """
+
+    slot: int
+    row: int
+    context: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """The plan of a run.
+
+    Args:
+        seed: The run's seed.
+        counts: Samples of each seen distribution.
+        distributions: P, slots of a global batch.
+        targets: B.
+        context: Smallest and largest K; K is log-uniform between, and never takes the targets'
+            share of a small distribution.
+    """
+
+    seed: int
+    counts: Sequence[int]
+    distributions: int
+    targets: int
+    context: tuple[int, int]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse a distribution that cannot fill one slot.
+
+        Raises:
+            DataError: Naming the first one that has fewer than min K + B samples.
+        """
+        need = self.context[0] + self.targets
+        for name, count in zip(names, self.counts, strict=True):
+            if count < need:
+                raise DataError(
+                    "a distribution is smaller than its context set and targets",
+                    where=f"distribution {name}",
+                    got=f"{count} samples",
+                    expected=f"at least {self.context[0]} + {self.targets}",
+                    fix="lower training.targets or training.context, or drop the distribution",
+                )
+
+    def draw(self, step: int, slot: int) -> Draw:
+        """The draw of one slot of one step.
+
+        Distributions come in shuffled rounds: each is used once before any is used again.
+        """
+        place = step * self.distributions + slot
+        cycle, offset = divmod(place, len(self.counts))
+        row = int(_order(self.seed, cycle, len(self.counts))[offset])
+        source = generator(self.seed, "plan", step, slot)
+        count = self.counts[row]
+        size = min(self._context_size(source.random()), count - self.targets)
+        chosen = source.choice(count, size + self.targets, replace=False)
+        return Draw(slot=slot, row=row, context=chosen[: size], targets=chosen[size:])
+
+    def _context_size(self, uniform: float) -> int:
+        low, high = self.context
+        drawn = math.exp(math.log(low) + uniform * math.log((high + 1) / low))
+        return min(high, int(drawn))
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, cycle: int, count: int) -> NDArray[np.int64]:
+    return generator(seed, "order", cycle).permutation(count)

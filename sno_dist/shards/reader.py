@@ -1,0 +1,127 @@
+"""Random access to samples: by distribution, role and index, from local or remote shards."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sno_dist.errors import DataError
+from sno_dist.runtime.artifact import sha256
+from sno_dist.shards.manifest import Entry, Manifest
+from sno_dist.shards.sources.source import Role
+from sno_dist.shards.tar import Shard, map_shard
+
+__all__ = ["Reader"]
+
+OPEN = 4096
+ATTEMPTS = 4
+
+
+class Reader:
+    """Reads samples of a population; every shard is checked when it is first opened.
+
+    A remote shard is fetched whole into the cache, checked, and then read like a local one.
+
+    Args:
+        manifest: The population.
+        verify: Whether to compare hashes, beside sizes, of local shards.
+        cache: Where remote shards are kept; none: a folder in the system's temporary one.
+    """
+
+    def __init__(self, manifest: Manifest, *, verify: bool = True, cache: str | None = None) -> None:
+        self.manifest = manifest
+        self._verify = verify
+        self._remote = "://" in manifest.root
+        self._cache = Path(cache or Path(tempfile.gettempdir()) / "sno-dist-shards")
+        self._maps: OrderedDict[str, NDArray[np.generic]] = OrderedDict()
+
+    def take(self, entry: Entry, role: Role, index: NDArray[np.int64]) -> NDArray[np.generic]:
+        """The samples at `index`, in that order: (len(index), *shape), a copy.
+
+        Raises:
+            DataError: If an index is out of range, or a shard is missing or damaged.
+        """
+        count = entry.count(role)
+        if len(index) and (index.min() < 0 or index.max() >= count):
+            raise DataError(
+                "sample index out of range",
+                where=f"distribution {entry.name}, role {role}",
+                got=int(index.max()),
+                expected=f"below {count}",
+            )
+        shards = entry.roles[role]
+        if len(shards) == 1:
+            return self._rows(shards[0], index)
+        out = np.empty((len(index), *self.manifest.shape), self.manifest.dtype)
+        first = 0
+        for shard in shards:
+            here = (index >= first) & (index < first + shard.count)
+            if here.any():
+                out[here] = self._rows(shard, index[here] - first)
+            first += shard.count
+        return out
+
+    def all(self, entry: Entry, role: Role) -> NDArray[np.generic]:
+        """Every sample of a distribution in a role, (n, *shape)."""
+        return self.take(entry, role, np.arange(entry.count(role)))
+
+    def _rows(self, shard: Shard, index: NDArray[np.int64]) -> NDArray[np.generic]:
+        return self._map(shard)[index // shard.block, index % shard.block]
+
+    def _map(self, shard: Shard) -> NDArray[np.generic]:
+        found = self._maps.get(shard.file)
+        if found is None:
+            found = map_shard(
+                self._local(shard),
+                shard,
+                self.manifest.shape,
+                self.manifest.dtype,
+                verify=self._verify and not self._remote,
+            )
+            self._maps[shard.file] = found
+            if len(self._maps) > OPEN:
+                self._maps.popitem(last=False)
+        return found
+
+    def _local(self, shard: Shard) -> Path:
+        if not self._remote:
+            return Path(self.manifest.root) / shard.file
+        path = self._cache / shard.sha256[:2] / f"{shard.sha256}.tar"
+        if not path.is_file():
+            _fetch(f"{self.manifest.root}/{shard.file}", shard, path)
+        return path
+
+
+def _fetch(url: str, shard: Shard, path: Path) -> None:
+    """Bring a shard into the cache, with a bounded number of attempts, and check its hash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(0.2 * 2**attempt)
+        try:
+            with fsspec.open(url, "rb") as source, part.open("wb") as target:
+                while block := source.read(1 << 20):  # pyright: ignore
+                    target.write(block)
+        except (OSError, ValueError) as error:
+            problem = str(error)[:160]
+            continue
+        if (found := sha256(part)) == shard.sha256:
+            part.replace(path)
+            return
+        problem = f"sha256 {found[:12]} instead of {shard.sha256[:12]}"
+    part.unlink(missing_ok=True)
+    raise DataError(
+        "a remote shard could not be fetched whole",
+        where=url,
+        got=f"{problem}, {ATTEMPTS} times",
+        fix="check the address and the network; what was fetched so far is kept",
+    )

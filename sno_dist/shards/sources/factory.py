@@ -1,0 +1,37 @@
+"""Which source a config means."""
+
+from __future__ import annotations
+
+from sno_dist.config import schema
+from sno_dist.shards.sources.digits import digits_source
+from sno_dist.shards.sources.folder import folder_source
+from sno_dist.shards.sources.gaussian_mixture import gaussian_mixture_source
+from sno_dist.shards.sources.mnist_pairs import mnist_pairs_source
+from sno_dist.shards.sources.source import Source
+
+__all__ = ["make_source"]
+
+
+def make_source(config: schema.Source, split: schema.Split) -> Source:
+    """Make the source of a config section.
+
+    A source knows the split from the start, because it may draw the contexts of an unseen
+    distribution from raw material of their own; its `distributions()` always name their split.
+
+    Args:
+        config: The section `shards.source`.
+        split: The section `shards.split`.
+
+    Raises:
+        ConfigError: If the settings contradict each other.
+        DataError: If the data is missing, damaged or of the wrong form.
+    """
+    match config:
+        case schema.Digits():
+            return digits_source(config, split)
+        case schema.MnistPairs():
+            return mnist_pairs_source(config, split)
+        case schema.GaussianMixture():
+            return gaussian_mixture_source(config, split)
+        case schema.Folder():
+            return folder_source(config, split)

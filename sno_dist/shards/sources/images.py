@@ -1,0 +1,159 @@
+"""Folders of images: every sub-folder a distribution, every file in it a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sno_dist.errors import DataError
+from sno_dist.shards.sources.source import Domain
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["ImageFolders", "read_image", "read_image_folders", "visible"]
+
+
+def visible(folder: Path) -> list[Path]:
+    """A folder's entries in a fixed order, without those that desktops and editors leave."""
+    junk = {"Thumbs.db", "desktop.ini", "__MACOSX"}
+    return sorted(p for p in folder.iterdir() if p.name not in junk and p.name[0] != ".")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolders:
+    """Images read when asked for, so a population may be larger than memory; `Groups`.
+
+    Args:
+        files: Each group's files.
+        mode: Grey or colour.
+        size: (H, W) that every image is resized to.
+    """
+
+    files: Mapping[str, tuple[Path, ...]]
+    mode: Literal["L", "RGB"]
+    size: tuple[int, int]
+
+    @property
+    def domain(self) -> Domain:
+        """Images."""
+        return "image"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return (len(self.mode), *self.size)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Files per sub-folder."""
+        return {group: len(files) for group, files in self.files.items()}
+
+    def read(self, group: str, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Some images of a sub-folder: (len(rows), C, H, W) uint8."""
+        out = np.empty((len(rows), *self.shape), np.uint8)
+        for image, row in zip(out, rows, strict=True):
+            image[:] = read_image(self.files[group][row], self.mode, self.size)
+        return out
+
+
+def read_image_folders(
+    root: Path, mode: Literal["L", "RGB"], size: tuple[int, int] | None
+) -> ImageFolders:
+    """List the images below a folder; only the first is opened, for its size.
+
+    Args:
+        root: The folder of sub-folders.
+        mode: Grey or colour.
+        size: (H, W), or none for that of the first image in name order.
+
+    Raises:
+        DataError: If a sub-folder is empty or has sub-folders, or the first image is unreadable.
+    """
+    files: dict[str, tuple[Path, ...]] = {}
+    for folder in (entry for entry in visible(root) if entry.is_dir()):
+        entries = visible(folder)
+        if not entries:
+            raise DataError(
+                "a distribution's folder is empty", where=folder, fix="add images or remove it"
+            )
+        for entry in entries:
+            if entry.is_dir():
+                raise DataError(
+                    "a distribution's folder has a folder inside",
+                    where=entry,
+                    expected="image files, all directly in the distribution's folder",
+                    fix="move it up, if it is a distribution, or its images, if they are samples",
+                )
+        files[folder.name] = tuple(entries)
+    if size is None:
+        size = read_image(next(iter(files.values()))[0], mode, None).shape[1:]
+    return ImageFolders(files=files, mode=mode, size=size)
+
+
+def read_image(
+    path: Path, mode: Literal["L", "RGB"], size: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Read one image of any common kind.
+
+    The camera's orientation is applied, transparency is laid over white, 16 bits are scaled to 8
+    (not clipped), and of an animation the first frame is taken. Resizing is bilinear, antialiased.
+
+    Args:
+        path: The file.
+        mode: Grey or colour.
+        size: (H, W) to resize to, or none to keep its own.
+
+    Returns:
+        (C, H, W).
+
+    Raises:
+        DataError: If it is no image, is damaged, or has pixels without a known range.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image = _eight_bits(image, path)
+            if image.has_transparency_data:
+                page = Image.new("RGBA", image.size, "white")
+                page.alpha_composite(image.convert("RGBA"))
+                image = page.convert("RGB")
+            image = image.convert(mode)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(
+            "cannot read an image",
+            where=path,
+            got=error,
+            expected="a whole PNG, JPEG, TIFF, BMP, GIF or WebP file",
+            fix="replace or remove it",
+        ) from error
+    if size is not None and image.size != size[::-1]:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.uint8)
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    # PIL's own conversion clips everything above 255 to white.
+    if not image.mode.startswith(("I", "F")):
+        return image
+    from PIL import Image
+
+    pixels = np.asarray(image)
+    low, high = pixels.min(), pixels.max()
+    if image.mode == "F" or low < 0 or high > 65535:
+        raise DataError(
+            "an image's pixels have no known range",
+            where=path,
+            got=f"mode {image.mode}, pixels {low} to {high}",
+            expected="8 bits, or 16 bits without sign",
+            fix="save it with 8 bits a channel",
+        )
+    return Image.fromarray(np.floor(pixels / 257 + 0.5).astype(np.uint8))

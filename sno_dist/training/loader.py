@@ -1,0 +1,103 @@
+"""Batches of one rank: the plan's draws, read from the shards, with the step's random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sno_dist.config.schema import Config
+from sno_dist.model.batch import Batch
+from sno_dist.runtime.preemption import ignore_signals
+from sno_dist.runtime.rng import generator, normals
+from sno_dist.runtime.world import World
+from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.plan import StepPlan
+from sno_dist.shards.reader import Reader
+
+__all__ = ["StepBatches", "batches", "make_plan"]
+
+
+def make_plan(config: Config, manifest: Manifest) -> StepPlan:
+    """The plan of a config's run.
+
+    Raises:
+        DataError: If a seen distribution is too small for one slot.
+    """
+    seen = manifest.split("seen")
+    plan = StepPlan(
+        seed=config.seed,
+        counts=[entry.count("model") for entry in seen],
+        distributions=config.training.distributions,
+        targets=config.training.targets,
+        context=config.training.context,
+    )
+    plan.check([entry.name for entry in seen])
+    return plan
+
+
+class StepBatches(Dataset[Batch]):
+    """Step number -> this rank's share of the global batch; pure, so any step can be asked for.
+
+    Args:
+        config: The run's.
+        manifest: The population.
+        world: Which share.
+        dims: Z, entries of a latent.
+    """
+
+    def __init__(self, config: Config, manifest: Manifest, world: World, dims: int) -> None:
+        self._plan = make_plan(config, manifest)
+        self._seen = manifest.split("seen")
+        shards = config.shards
+        self._reader = Reader(manifest, verify=shards.verify == "full", cache=shards.cache)
+        self._slots = world.deal(config.training.distributions)
+        self._seed, self._dims = config.seed, dims
+        self._targets, self._null = config.training.targets, config.training.objective.null
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of one step."""
+        draws = [self._plan.draw(step, slot) for slot in self._slots]
+        # One read a slot: its context set and its targets come from the same shard.
+        reads = [
+            self._reader.take(self._seen[d.row], "model", np.concatenate([d.context, d.targets]))
+            for d in draws
+        ]
+        sources = [generator(self._seed, "noise", step, d.slot) for d in draws]
+        uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
+        noise = normals(sources, (2, self._targets, self._dims))
+        return Batch(
+            context=torch.from_numpy(
+                np.concatenate([r[: len(d.context)] for r, d in zip(reads, draws, strict=True)])
+            ),
+            lengths=torch.tensor([len(d.context) for d in draws]),
+            rows=torch.tensor([d.row for d in draws]),
+            targets=torch.from_numpy(
+                np.stack([r[len(d.context) :] for r, d in zip(reads, draws, strict=True)])
+            ),
+            times=torch.from_numpy(uniform[:, 0]),
+            noise=torch.from_numpy(noise[:, 0]),
+            posterior=torch.from_numpy(noise[:, 1]),
+            null=torch.from_numpy(uniform[:, 1] < self._null),
+        )
+
+
+def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`, in order, made ahead by `workers` processes.
+
+    Workers share the steps round robin and the loader puts them back in order, so the number of
+    workers changes nothing but speed. Workers ignore the signals that ask a rank to stop.
+    """
+    if workers == 0:
+        return (dataset[step] for step in range(start, stop))
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4,
+        worker_init_fn=ignore_signals,
+    )
+    return iter(loader)

@@ -1,0 +1,241 @@
+"""Stage 3: train until the configured step, from the newest checkpoint if there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from sno_dist.config.load import dump, flatten, run_folder
+from sno_dist.config.schema import Config
+from sno_dist.embedding.table import EmbeddingTable
+from sno_dist.errors import ConfigError, Preempted, RunError
+from sno_dist.model.build import OperatorSpec
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.model.pretrained import TRAINING
+from sno_dist.runtime import collectives
+from sno_dist.runtime.accelerator import build_accelerator
+from sno_dist.runtime.lock import locked
+from sno_dist.runtime.progress import Progress, say
+from sno_dist.runtime.provenance import write_provenance
+from sno_dist.runtime.tracking import Tracker
+from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.reader import Reader
+from sno_dist.training.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_state,
+    open_checkpoint,
+    save_checkpoint,
+)
+from sno_dist.training.ema import Ema
+from sno_dist.training.loader import StepBatches, batches
+from sno_dist.training.optim import build_optimizer, learning_rates
+from sno_dist.training.pictures import show_embeddings, show_images
+from sno_dist.training.step import Stepper, StepOutcome, is_rank_agreed
+
+__all__ = ["train"]
+
+CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every")
+"""Settings that change how training runs, not what it computes; they may differ on resuming."""
+
+
+def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoint:
+    """Train the operator of a config, or find it trained.
+
+    Args:
+        config: The run's.
+        manifest: The shards.
+        table: The embedding stage's artifact.
+
+    Returns:
+        The checkpoint of the last step.
+
+    Raises:
+        ConfigError: If there are more ranks than distributions in a batch.
+        ArtifactError: If the run's folder holds a checkpoint of another config.
+        RunError: If the loss is not finite, ranks disagree, or another run holds the folder.
+        Preempted: If the run was asked to stop; it has saved.
+
+    **Collective.**
+    """
+    accelerator = build_accelerator(config.training.precision)
+    _check_world(config)
+    run = run_folder(config)
+    inputs = _inputs(config, manifest, table)
+    with locked(run):
+        found = find_checkpoint(run / TRAINING, inputs)
+        if found is None or found.step < config.training.steps:
+            if collectives.world().is_main:
+                (run / "config.yaml").write_text(dump(config))
+                write_provenance(run, {"shards": manifest.digest, "embedding": table.digest})
+            _Training(config, manifest, table, accelerator, inputs).run(found)
+    return open_checkpoint(config)
+
+
+class _Training:
+    """The parts of a run in progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        manifest: Manifest,
+        table: EmbeddingTable,
+        accelerator: Accelerator,
+        inputs: Mapping[str, Any],
+    ) -> None:
+        self._config, self._manifest, self._inputs = config, manifest, inputs
+        self._accelerator = accelerator
+        self._folder = run_folder(config) / TRAINING
+        # The same seed on every rank: the weights start equal, without a broadcast.
+        torch.manual_seed(config.seed)
+        self._operator = ScoreNeuralOperator(_spec(config, manifest), table.tensors)
+        self._operator.to(accelerator.device)
+        self._ema = Ema(self._operator, config.training.ema)
+        self._bare = build_optimizer(self._operator, config.training)
+
+    def run(self, found: Checkpoint | None) -> None:
+        """From a checkpoint, or from the start, to the last step."""
+        training, first = self._config.training, 0
+        scaler: Mapping[str, Any] = {}
+        if found is not None:
+            scaler = load_state(found, self._operator, self._ema, self._bare)
+            first = found.step
+            say(f"training goes on from step {first}")
+        wrapped, optimizer = self._accelerator.prepare(self._operator, self._bare)
+        if self._accelerator.scaler is not None and scaler:
+            self._accelerator.scaler.load_state_dict(dict(scaler))
+        stepper = Stepper(self._accelerator, wrapped, self._operator, optimizer, training)
+        dims = self._operator.autoencoder.size
+        data = StepBatches(self._config, self._manifest, collectives.world(), dims)
+        tracker = Tracker(run_folder(self._config), resume=first)
+        try:
+            with Progress(training.steps, "training", done=first) as progress:
+                self._loop(stepper, data, first, tracker, progress)
+            if collectives.world().is_main:
+                self._show(tracker, training.steps, embeddings=True)
+        finally:
+            tracker.close()
+
+    def _loop(
+        self, stepper: Stepper, data: StepBatches, first: int, tracker: Tracker, progress: Progress
+    ) -> None:
+        training = self._config.training
+        stream = batches(data, first, training.steps, training.workers)
+        meter = _Meter(training.distributions * training.targets)
+        for step in range(first, training.steps):
+            waited = time.perf_counter()
+            batch = next(stream)
+            meter.wait(time.perf_counter() - waited)
+            outcome = stepper(batch, step)
+            self._ema.update(self._operator, step)
+            done = step + 1
+            meter.add(outcome)
+            progress.advance(note=f"score {outcome.losses['score']:.1f}")
+            if done % training.log_every == 0 or done == training.steps:
+                tracker.scalars(meter.read(learning_rates(step, training)), done)
+            if done % training.save_every == 0 or done == training.steps or outcome.stop:
+                self._save(done)
+            if outcome.stop and done < training.steps:
+                raise Preempted(
+                    "asked to stop",
+                    got=f"step {done} saved",
+                    fix="run the same command to go on",
+                )
+            if done % training.picture_every == 0 and collectives.world().is_main:
+                self._show(tracker, done)
+
+    def _save(self, step: int) -> None:
+        if not is_rank_agreed(self._operator):
+            raise RunError("the ranks hold different weights", got=f"at step {step}")
+        scaler = self._accelerator.scaler
+        save_checkpoint(
+            self._folder,
+            step,
+            self._inputs,
+            self._operator,
+            self._ema,
+            self._bare,
+            scaler.state_dict() if scaler is not None else {},
+            self._config.training.keep,
+        )
+
+    def _show(self, tracker: Tracker, step: int, *, embeddings: bool = False) -> None:
+        reader = Reader(self._manifest, verify=False, cache=self._config.shards.cache)
+        self._operator.eval()
+        with self._ema.applied(self._operator), self._accelerator.autocast():
+            show_images(self._operator, self._manifest, reader, tracker, step)
+            if embeddings:
+                show_embeddings(self._operator, self._manifest, reader, tracker)
+        self._operator.train()
+
+
+class _Meter:
+    """Means over the steps since the last reading."""
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._reset()
+
+    def _reset(self) -> None:
+        self._outcomes: list[StepOutcome] = []
+        self._waited, self._start = 0.0, time.perf_counter()
+
+    def wait(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def add(self, outcome: StepOutcome) -> None:
+        self._outcomes.append(outcome)
+
+    def read(self, rates: tuple[float, float]) -> dict[str, float]:
+        count, seconds = len(self._outcomes), time.perf_counter() - self._start
+        values = {
+            f"loss/{name}": sum(o.losses[name] for o in self._outcomes) / count
+            for name in self._outcomes[0].losses
+        }
+        values |= {
+            "optimizer/gradient_norm": sum(o.norm for o in self._outcomes) / count,
+            "optimizer/learning_rate": rates[0],
+            "optimizer/autoencoder_rate": rates[1],
+            "optimizer/overflows": float(sum(o.skipped for o in self._outcomes)),
+            "speed/samples_per_second": count * self._samples / seconds,
+            "speed/steps_per_second": count / seconds,
+            "speed/data_wait": self._waited / seconds,
+        }
+        self._reset()
+        return values
+
+
+def _spec(config: Config, manifest: Manifest) -> OperatorSpec:
+    return OperatorSpec(
+        model=config.model,
+        embedding=config.embedding,
+        domain=manifest.domain,
+        shape=manifest.shape,
+        shift=manifest.shift,
+        scale=manifest.scale,
+        seen=tuple(entry.name for entry in manifest.split("seen")),
+    )
+
+
+def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"seed": config.seed, "shards": manifest.digest}
+    inputs["embedding.digest"] = table.digest
+    for section in ("embedding", "model", "training"):
+        inputs |= flatten(getattr(config, section), section)
+    return {k: v for k, v in inputs.items() if k.removeprefix("training.") not in CADENCE}
+
+
+def _check_world(config: Config) -> None:
+    size = collectives.world().size
+    if size > config.training.distributions:
+        raise ConfigError(
+            "more ranks than distributions in a batch",
+            where="training.distributions",
+            got=f"{size} ranks, {config.training.distributions} distributions",
+            fix="raise training.distributions or launch fewer ranks",
+        )
+
