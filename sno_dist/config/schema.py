@@ -329,6 +329,7 @@ class Sampling(Section):
 class Classifier(Section):
     """The ResNet-18 that judges images, trained on glyphs that the model never sees."""
 
+    path: str | None = Field(None, description="folder to share a judge between runs; none: own")
     width: PositiveInt = Field(16, description="channels of the first of four stages")
     epochs: PositiveInt = 4
     batch: PositiveInt = 250

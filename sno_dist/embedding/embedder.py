@@ -20,10 +20,12 @@ class Embedder(nn.Module):
         layout: (T, E): u is T tokens of E entries, carried flat, (P, T E).
         view: What `features` takes: "latent" (the autoencoder's standardised means, (n, Z)) or
             "data" (samples in model units, (n, *shape)).
+        embeds: Whether `features` can be asked of a distribution never trained on.
     """
 
     layout: tuple[int, int]
     view: Literal["latent", "data"] = "latent"
+    embeds: bool = True
 
     @property
     def size(self) -> int:
@@ -79,6 +81,8 @@ class Conditional(Embedder):
         rows: How many seen distributions.
         features: U.
     """
+
+    embeds = False
 
     def __init__(self, rows: int, features: int) -> None:
         super().__init__()

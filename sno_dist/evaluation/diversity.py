@@ -89,9 +89,7 @@ def neighbour_radii(samples: NDArray[Any], neighbours: int) -> NDArray[np.float6
     ).numpy()
 
 
-def coverage(
-    points: NDArray[Any], samples: NDArray[Any], radii: NDArray[np.float64]
-) -> float:
+def coverage(points: NDArray[Any], samples: NDArray[Any], radii: NDArray[np.float64]) -> float:
     """The share of points that lie in the manifold of samples (arXiv 1904.06991, eq. 1-2).
 
     Precision is the coverage of generated points by real samples, recall that of real points by

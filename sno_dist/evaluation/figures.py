@@ -22,7 +22,7 @@ COLOURS: Mapping[str, str] = {"seen": "#3d8fd1", "unseen": "#e0762c"}
 INK, LINE = "#010203", "#040506"
 """Stand-ins that become `currentColor` and `var(--line)` in the SVG."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sno",
     "font.size": 9,
@@ -100,16 +100,14 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5)
             heights = 100 * np.array([accuracy for _, accuracy in ordered])
             axes.bar(range(len(heights)), heights, width=0.85, color=COLOURS.get(split, INK))
             named = ", ".join(f"{name} {100 * value:.0f}" for name, value in ordered[:worst])
-            axes.set_title(f"{split} \N{MIDDLE DOT} lowest: {named}", loc="left")
+            axes.set_title(f"{split}: lowest {named}", loc="left", parse_math=False)
             axes.set(xticks=(), ylabel="accuracy, %", xlim=(-0.7, len(heights) - 0.3))
-            axes.set_ylim(max(0.0, float(heights.min()) - 10), 100.5)
+            axes.set_ylim(0, 101)  # bars are read by their length, so from zero
             axes.grid(visible=False, axis="x")
         return _svg(figure, "Accuracy of every distribution")
 
 
-def embedding_map(
-    points: NDArray[Any], names: Sequence[str], splits: Sequence[str]
-) -> str | None:
+def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[str]) -> str | None:
     """The embeddings u in the plane of their two largest principal components.
 
     Args:
@@ -135,7 +133,9 @@ def embedding_map(
             axes.scatter([], [], s=18, c=colour, label=f"{split} ({len(own)})")
             for i in own if short else ():
                 place = {"ha": "center", "va": "center", "fontsize": 8}
-                axes.text(*plane[i], names[i], color=colour, clip_on=True, **place)
+                axes.text(
+                    plane[i, 0], plane[i, 1], names[i], color=colour, parse_math=False, **place
+                )
         axes.set_xlabel(f"first component ({100 * share[0]:.0f} % of the variance)")
         axes.set_ylabel(f"second ({100 * share[min(1, len(share) - 1)]:.0f} %)")
         axes.set(xticklabels=(), yticklabels=())
@@ -167,7 +167,7 @@ def _curve(axes: Axes, name: str, steps: Sequence[float], values: Sequence[float
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     thin = np.unique(np.linspace(0, max(len(x) - 1, 0), min(POINTS, len(x))).astype(int))
     axes.plot(x[thin], y[thin], color=COLOURS["seen"], linewidth=1.2)
-    axes.set_title(name, loc="left")
+    axes.set_title(name, loc="left", parse_math=False)
     axes.locator_params(axis="x", nbins=4)
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
         axes.set_yscale("log")

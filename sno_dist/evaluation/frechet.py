@@ -67,8 +67,8 @@ def pool(parts: Sequence[Moments]) -> Moments:
     return pool_weighted(parts, np.ones((1, len(parts))))[0]
 
 
-def pool_weighted(parts: Sequence[Moments], weights: NDArray[np.float64]) -> list[Moments]:
-    """The moments of many weighted unions, for a bootstrap over sets.
+def pool_weighted(parts: Sequence[Moments], weights: NDArray[Any]) -> list[Moments]:
+    """The moments of many weighted unions, such as all sets but one.
 
     Args:
         parts: P sets' moments.
@@ -77,6 +77,7 @@ def pool_weighted(parts: Sequence[Moments], weights: NDArray[np.float64]) -> lis
     Returns:
         R moments.
     """
+    weights = np.asarray(weights, dtype=np.float64)
     counts = weights * [part.count for part in parts]
     means = np.stack([part.mean for part in parts])
     # Centred at one common point, so that the subtraction below cancels little.

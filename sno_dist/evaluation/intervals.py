@@ -6,31 +6,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
 from sno_dist.runtime.rng import generator
 
-__all__ = ["Interval", "bootstrap_mean", "envelope", "percentiles", "resamples", "wilson"]
+__all__ = ["Interval", "bootstrap_mean", "envelope", "jackknife", "wilson"]
 
 Interval = tuple[float, float]
 Z95 = 1.959963984540054
-
-
-def resamples(count: int, draws: int, seed: int, stream: str) -> NDArray[np.float64]:
-    """How often each of `count` items is drawn in each bootstrap resample.
-
-    Args:
-        count: Items, at least 1.
-        draws: Resamples.
-        seed: The run's seed.
-        stream: What the interval is of, so that each has random numbers of its own.
-
-    Returns:
-        (draws, count) float64; every row sums to `count`.
-    """
-    source = generator(seed, "bootstrap", stream)
-    return source.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 def bootstrap_mean(
@@ -54,15 +37,29 @@ def bootstrap_mean(
     figures = np.asarray(values, dtype=np.float64)
     if figures.size == 0 or not np.isfinite(figures).all():
         raise DataError(f"no interval of {stream}", got=figures, expected="finite figures")
-    means = resamples(figures.size, draws, seed, stream) @ figures / figures.size
-    return percentiles(means, level)
-
-
-def percentiles(values: NDArray[np.float64], level: float = 0.95) -> Interval:
-    """The central interval that holds `level` of the values."""
+    source = generator(seed, "bootstrap", stream)
+    count = figures.size
+    times = source.multinomial(count, np.full(count, 1 / count), size=draws)
     tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(times @ figures / count, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def jackknife(value: float, left_out: Sequence[float], z: float = Z95) -> Interval:
+    """The interval of a figure of all distributions together, such as a Frechet distance.
+
+    A bootstrap would be biased: a resample has fewer distinct distributions, which alone moves
+    such a figure up. Leaving out one group of distributions at a time hardly does.
+
+    Args:
+        value: The figure of all groups, at least 0.
+        left_out: The figure without group i, for each of G >= 2 groups of about one size.
+        z: Normal quantile; the default gives 95 %.
+    """
+    others = np.asarray(left_out, dtype=np.float64)
+    spread = np.square(others - others.mean()).sum() * (len(others) - 1) / len(others)
+    half = z * math.sqrt(spread)
+    return max(0.0, value - half), value + half
 
 
 def wilson(correct: int, total: int, z: float = Z95) -> Interval:

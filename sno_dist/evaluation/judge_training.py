@@ -66,9 +66,7 @@ def train_classifier(
         inputs = judge.standardise(augment(pictures, source).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device)):
             _, logits = network(inputs)
-        loss = functional.cross_entropy(
-            logits.float(), truth.to(device), label_smoothing=SMOOTHING
-        )
+        loss = functional.cross_entropy(logits.float(), truth.to(device), label_smoothing=SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,7 +96,12 @@ def augment(images: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _check(images: NDArray[Any], labels: NDArray[Any], classes: int) -> None:
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(labels) or not len(images):
+    if (
+        images.ndim != 4
+        or images.dtype != np.uint8
+        or len(images) != len(labels)
+        or not len(images)
+    ):
         raise DataError(
             "the classifier cannot be trained",
             got=f"{images.dtype} images {images.shape} with {len(labels)} labels",

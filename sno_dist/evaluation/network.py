@@ -54,7 +54,7 @@ class ResNet18(nn.Module):
                 depths=[2, 2, 2, 2],
                 layer_type="basic",
                 downsample_in_first_stage=MEDIUM <= side < SMALL,
-                num_labels=form.classes,
+                num_labels=form.classes,  # pyright: ignore[reportCallIssue]
             )
         )
         if side < SMALL:
@@ -72,4 +72,4 @@ def _shrink_stem(net: ResNetForImageClassification, channels: int, width: int) -
     convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     stem.embedder.convolution = convolution
-    stem.pooler = nn.Identity()
+    stem.pooler = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]

@@ -83,11 +83,19 @@ ROWS = (
     ("Accuracy", "accuracy", True, "ceiling", "real samples", "named rightly by the classifier"),
     ("Frechet distance", "frechet", False, "frechet_floor", "real against real", "lower is better"),
     ("Diversity", "diversity", False, None, "", "spread over that of real samples; 1 is ideal"),
-    ("Recall", "recall", True, "recall_ceiling", "real against real", "of the real variety, reached"),
+    (
+        "Recall",
+        "recall",
+        True,
+        "recall_ceiling",
+        "real against real",
+        "of the real variety",
+    ),
     ("Precision", "precision", True, None, "", "of the samples, among the real ones"),
     ("MMD\N{SUPERSCRIPT TWO}", "mmd", False, "mmd_floor", "real against real", "lower is better"),
     ("Copying", "copying", True, "copying_chance", "by chance", "nearest sample is a context one"),
 )
+CHANCE = ("Copying by chance", "copying_chance", True)
 
 
 def render(page: ReportPage) -> str:
@@ -120,7 +128,11 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     section = summary.get(split) or {}
     accuracies = section.get("accuracy_by_k", {})
     tiles = [
-        {"title": f"{split} accuracy, K = {k}", "value": percent(accuracies[k])}
+        {
+            "title": f"{split} accuracy, K = {k}",
+            "value": percent(accuracies[k]),
+            "note": f"real samples {percent(section['ceiling'])}",
+        }
         for k in dict.fromkeys([section.get("k"), *list(accuracies)[:1]])
         if accuracies.get(k) is not None
     ]
@@ -145,10 +157,11 @@ def _rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             if not section:
                 continue
             value, _, interval = ranged(section, key, share).partition(" [")
+            interval = interval.rstrip("]").replace(", ", " to ")
             write = percent if share else figure
             known = bound is not None and section.get(bound) is not None
             limit = f"{bound_title} {write(section[bound])}" if known else ""
-            cells.append({"value": value, "interval": interval.rstrip("]"), "bound": limit})
+            cells.append({"value": value, "interval": interval, "bound": limit})
         rows.append({"title": title, "meaning": meaning, "cells": cells})
     return rows
 
@@ -162,9 +175,9 @@ def _by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         ks = list(section["diversity_by_k"])
         rows = []
-        for title, key, _, *_ in ROWS:
+        for title, key, share in (*(row[:3] for row in ROWS), CHANCE):
             values = section.get(f"{key}_by_k", {})
-            write = percent if key in ("accuracy", "recall", "copying") else figure
+            write = percent if share else figure
             if any(values.get(k) is not None for k in ks):
                 rows.append({"title": title, "cells": [write(values[k]) for k in ks]})
         tables.append({"split": split, "ks": ks, "rows": rows})
@@ -173,13 +186,10 @@ def _by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _charts(page: ReportPage) -> list[dict[str, Any]]:
     lone = page.embeddings
+    no_judge = "no classifier, so no accuracy"
     drawn = (
-        ("Accuracy by K", "no classifier, so no accuracy", figures.accuracy_by_k(page.summary)),
-        (
-            "Accuracy of every distribution",
-            "no classifier, so no accuracy",
-            figures.accuracy_bars(page.accuracies),
-        ),
+        ("Accuracy by K", no_judge, figures.accuracy_by_k(page.summary)),
+        ("Accuracy of every distribution", no_judge, figures.accuracy_bars(page.accuracies)),
         (
             "Map of the embeddings",
             "no embeddings were given",
@@ -189,7 +199,7 @@ def _charts(page: ReportPage) -> list[dict[str, Any]]:
     )
     # The SVG is this package's own: names in it have been escaped by matplotlib.
     return [
-        {"title": title, "missing": missing, "svg": svg and Markup(svg)}  # noqa: S704
+        {"title": title, "missing": missing, "svg": svg and Markup(svg)}
         for title, missing, svg in drawn
     ]
 
@@ -202,13 +212,12 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
         panels = [(kind, pictures.image_grid(samples)) for kind, samples in kinds]
     else:
         frame = pictures.frame_of(gallery.real)
-        inks = figures.COLOURS | {"context": "#8a8a8a", "real": figures.COLOURS["seen"]}
-        inks |= {"generated": figures.COLOURS["unseen"]}
-        panels = [
-            (kind, pictures.scatter(samples, frame, inks[kind])) for kind, samples in kinds
-        ]
+        blue, orange = figures.COLOURS["seen"], figures.COLOURS["unseen"]
+        inks = {"context": "#8a8a8a", "real": blue, "generated": orange}
+        panels = [(kind, pictures.scatter(samples, frame, inks[kind])) for kind, samples in kinds]
     return {
         "name": gallery.name,
         "note": gallery.note,
+        "pixels": gallery.real.ndim == 4,
         "panels": [{"kind": kind, "image": image} for kind, image in panels],
     }

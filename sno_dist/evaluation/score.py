@@ -232,9 +232,7 @@ def score_distribution(
     )
 
 
-def _copying(
-    rows: NDArray[np.float64], contexts: Contexts | None, real: Reference
-) -> float | None:
+def _copying(rows: NDArray[np.float64], contexts: Contexts | None, real: Reference) -> float | None:
     if contexts is None:
         return None
     return diversity.copying_rate(rows, contexts.sets, contexts.groups, real.samples)

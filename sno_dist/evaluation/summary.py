@@ -19,8 +19,8 @@ from sno_dist.evaluation.score import DistributionScores
 __all__ = ["SPLITS", "label_of", "summarise"]
 
 SPLITS = ("seen", "unseen")
-FRECHET_DRAWS = 100
-"""Resamples of the Frechet distance, each of which costs two eigenvalue problems."""
+FRECHET_GROUPS = 30
+"""Groups that the Frechet distance's jackknife leaves out: each costs two eigenvalue problems."""
 
 Scores = Sequence[DistributionScores]
 
@@ -90,7 +90,7 @@ def _section(scores: Scores, split: str, bootstrap: int, seed: int) -> dict[str,
         cells[label_of(k)] = _cell(own, f"{split}/{label_of(k)}", bootstrap, seed)
     full = [score for score in scores if score.k == ks[-1]]
     section = dict(cells[label_of(ks[-1])])
-    section |= _frechet_bounds(full, f"{split}/frechet", min(bootstrap, FRECHET_DRAWS), seed)
+    section |= _frechet_bounds(full, section["frechet"])
     section |= _ceiling("ceiling", full)
     section["k"] = label_of(ks[-1])
     section["distributions"] = len(full)
@@ -111,10 +111,11 @@ def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, A
         values = [value for score in scores if (value := read(score)) is not None]
         known = len(values) == len(scores)
         cell[figure] = float(np.mean(values)) if known else None
-        interval = intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/{figure}") if (
-            known
-        ) else None
-        cell[f"{figure}_interval"] = interval if interval is None else list(interval)
+        cell[f"{figure}_interval"] = (
+            list(intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/{figure}"))
+            if known
+            else None
+        )
     return cell
 
 
@@ -152,17 +153,18 @@ def _pooled(scores: Scores) -> tuple[frechet.Moments, frechet.Moments]:
     return generated, frechet.pool([score.real.moments for score in scores])
 
 
-def _frechet_bounds(scores: Scores, stream: str, draws: int, seed: int) -> dict[str, Any]:
+def _frechet_bounds(scores: Scores, value: float) -> dict[str, Any]:
     """The floor between halves of the real samples, and an interval over distributions."""
     halves = [frechet.pool([score.real.halves[side] for score in scores]) for side in (0, 1)]
-    weights = intervals.resamples(len(scores), draws, seed, stream)
-    generated = frechet.pool_weighted([score.moments for score in scores], weights)
-    real = frechet.pool_weighted([score.real.moments for score in scores], weights)
-    values = [frechet.between(a, b) for a, b in zip(generated, real, strict=True)]
-    return {
-        "frechet_interval": list(intervals.percentiles(np.array(values))),
-        "frechet_floor": frechet.between(*halves),
-    }
+    bounds: dict[str, Any] = {"frechet_floor": frechet.between(*halves), "frechet_interval": None}
+    groups = min(len(scores), FRECHET_GROUPS)
+    if groups > 1:
+        kept = np.arange(len(scores)) % groups != np.arange(groups)[:, None]
+        generated = frechet.pool_weighted([score.moments for score in scores], kept)
+        real = frechet.pool_weighted([score.real.moments for score in scores], kept)
+        left_out = [frechet.between(a, b) for a, b in zip(generated, real, strict=True)]
+        bounds["frechet_interval"] = list(intervals.jackknife(value, left_out))
+    return bounds
 
 
 def _worst(scores: Scores, count: int = 5) -> list[dict[str, Any]] | None:

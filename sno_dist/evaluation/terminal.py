@@ -36,6 +36,8 @@ def table(summary: Mapping[str, Any]) -> str:
     lines = [["", *(f"{name} (K = {summary[name]['k']})" for name in splits)]]
     for title, key, share in ROWS:
         cells = [ranged(summary[split], key, share) for split in splits]
+        if title.startswith(" "):  # a bound, shown for comparison alone
+            cells = [cell.partition(" [")[0] for cell in cells]
         if any(cell != MISSING for cell in cells):
             lines.append([title, *cells])
     blocks = [_head(summary), _aligned(lines)]
@@ -51,7 +53,8 @@ def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
         return MISSING
     if bounds is None:
         return write(value)
-    return f"{write(value)} [{write(bounds[0])}, {write(bounds[1])}]"
+    low, high = (write(bound).removesuffix(" %") for bound in bounds)
+    return f"{write(value)} [{low}, {high}]"
 
 
 def percent(value: float | None) -> str:
@@ -63,7 +66,9 @@ def figure(value: float | None) -> str:
     """A number with three significant digits, or four decimals where it is tiny."""
     if value is None:
         return MISSING
-    return f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3g}"
+    if abs(value) < 0.01:
+        return f"{value:.4f}"
+    return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _head(summary: Mapping[str, Any]) -> str:

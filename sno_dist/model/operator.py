@@ -159,6 +159,18 @@ class ScoreNeuralOperator(nn.Module):
 
     # ------------------------------------------------------------------ use
 
+    @property
+    def embeds(self) -> bool:
+        """Whether a distribution that is not in training can be embedded."""
+        return self.embedder.embeds
+
+    @torch.no_grad()
+    def seen_embedding(self, name: str) -> Tensor | None:
+        """u of a seen distribution from the embedder's table, (U,); None where there is none."""
+        row = torch.tensor([self.spec.seen.index(name)], device=self.null.device)
+        rows = self.embedder.rows(row)
+        return None if rows is None else rows[0]
+
     @torch.no_grad()
     def embed_sums(self, context: Tensor, lengths: Tensor) -> Sums:
         """Feature sums of context sets laid end to end; add those of shards, then read out."""

@@ -153,7 +153,7 @@ def map_shard(
     raw = np.memmap(path, np.uint8, "r")
     row = int(np.prod(shape)) * np.dtype(dtype).itemsize
     records = -(-shard.count // shard.block)
-    inner = np.empty((0, *shape), dtype).strides[1:]
+    inner = np.empty((1, *shape), dtype).strides[1:]
     return np.ndarray(
         (records, shard.block, *shape),
         dtype,

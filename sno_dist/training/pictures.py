@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from sno_dist.diffusion.sampler import Sampler
-from sno_dist.errors import DataError
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.tracking import Tracker
 from sno_dist.shards.manifest import Entry, Manifest
@@ -59,17 +58,10 @@ def show_embeddings(
 def _embed(
     operator: ScoreNeuralOperator, reader: Reader, entry: Entry, size: int
 ) -> Tensor | None:
-    size = min(size, entry.count("model"))
-    context = torch.from_numpy(reader.take(entry, "model", np.arange(size)))
-    try:
-        return operator.embed(context)
-    except DataError:
-        # A conditional model knows its seen distributions by their row alone.
-        if entry.name not in operator.spec.seen:
-            return None
-        row = torch.tensor([operator.spec.seen.index(entry.name)])
-        rows = operator.embedder.rows(row.to(operator.null.device))
-        return None if rows is None else rows[0].detach()
+    if operator.embeds:
+        index = np.arange(min(size, entry.count("model")))
+        return operator.embed(torch.from_numpy(reader.take(entry, "model", index)))
+    return operator.seen_embedding(entry.name) if entry.split == "seen" else None
 
 
 def _draw(operator: ScoreNeuralOperator, reader: Reader, entry: Entry) -> Tensor | None:

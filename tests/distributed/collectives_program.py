@@ -29,9 +29,7 @@ def facts(folder: str) -> None:
         "size": world.size,
         "sum": total.numpy().tobytes().hex(),
         "own kept": bool((sums == 0).sum() == SLOTS - len(world.deal(SLOTS))),
-        "raised by": [
-            collectives.any_rank(world.rank == r, "the flag") for r in range(world.size)
-        ],
+        "raised by": [collectives.any_rank(world.rank == r, "the flag") for r in range(world.size)],
         "raised by none": collectives.any_rank(False, "no flag"),
         "broadcast": [told["rank"], told["pi"].item()],
         "gather": collectives.gather(f"rank {world.rank}", "the gather"),

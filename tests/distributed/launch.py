@@ -1,4 +1,4 @@
-"""Start real ranks on gloo: through `accelerate launch`, or bare where the agent would interfere."""
+"""Start real ranks on gloo: by `accelerate launch`, or bare where its agent would interfere."""
 
 from __future__ import annotations
 

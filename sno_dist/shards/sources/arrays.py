@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from sno_dist.shards.sources.source import Domain
 
 __all__ = ["ArrayFiles", "read_arrays"]
 
+_DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile)
 _ADVICE = (
     "save (n, D) numbers for vectors, (n, H, W) or (n, H, W, C) uint8 for images,"
     " one array a distribution"
@@ -107,35 +109,46 @@ def _where(file: Path, key: str | None) -> str:
 def _keys(file: Path) -> list[str | None]:
     if file.suffix.lower() == ".npy":
         return [None]
-    loaded = _open(file)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise DataError("not an .npz file", where=file, expected="what numpy.savez writes")
-    with loaded:
-        return list(loaded.files)
+    with _archive(file) as archive:
+        return list(archive.files)
 
 
 def _load(file: Path, key: str | None) -> NDArray[Any]:
-    if key is None:
-        loaded = _open(file)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        raise DataError("not an .npy file", where=file, expected="what numpy.save writes")
-    with _open(file) as archive:
-        try:
-            return np.asarray(archive[key])
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise _unreadable(_where(file, key), error) from error
-
-
-def _open(file: Path) -> Any:
+    if key is not None:
+        with _archive(file) as archive:
+            try:
+                return archive[key]
+            except (*_DAMAGE, zlib.error) as error:
+                raise _unreadable(_where(file, key), error) from error
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+    except _DAMAGE as error:
         raise _unreadable(str(file), error) from error
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    loaded.close()
+    raise DataError("not an .npy file", where=file, expected="what numpy.save writes")
+
+
+@contextmanager
+def _archive(file: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    with ExitStack() as opened:
+        try:
+            # numpy would leave a file that it opened itself open when the archive is damaged.
+            stream = opened.enter_context(file.open("rb"))
+            loaded = np.load(stream, allow_pickle=False)
+        except _DAMAGE as error:
+            raise _unreadable(str(file), error) from error
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError("not an .npz file", where=file, expected="what numpy.savez writes")
+        yield opened.enter_context(loaded)
 
 
 def _unreadable(where: str, error: Exception) -> DataError:
-    if "bject" in str(error):  # numpy's two messages on arrays that it would have to unpickle
+    # numpy tells what it would have to unpickle by its messages alone: two on an array of
+    # objects, and one, which advises to allow pickles, on any file that is not its own.
+    said = str(error)
+    if "Object arrays" in said or "Python objects" in said:
         return DataError(
             "an object array",
             where=where,
@@ -143,7 +156,13 @@ def _unreadable(where: str, error: Exception) -> DataError:
             expected="an array of numbers",
             fix="numpy.savez(path, **{name: rows}) with one array for each distribution",
         )
-    return DataError("cannot read an array", where=where, got=error, fix="save it again")
+    return DataError(
+        "cannot read an array",
+        where=where,
+        got="another format" if "pickle" in said else error,
+        expected="a whole file, as numpy.save and numpy.savez write it",
+        fix="save it again",
+    )
 
 
 def _form(array: NDArray[Any], where: str) -> tuple[Domain, tuple[int, ...]]:

@@ -164,6 +164,8 @@ def _hashes(samples: NDArray[np.generic]) -> NDArray[np.uint64]:
 
 def _read(config: Folder) -> Groups:
     path = Path(config.path).expanduser()
+    if not path.exists():
+        raise DataError("no such file or folder", where=path, fix="set shards.source.path")
     if path.is_file() and path.suffix.lower() in _TABLES:
         return read_table(path, config.group, config.columns)
     if config.group is not None or config.columns is not None:
@@ -173,7 +175,7 @@ def _read(config: Folder) -> Groups:
             got=path,
             expected="a .csv or .parquet file",
         )
-    entries = visible(path) if path.is_dir() else [path] if path.is_file() else []
+    entries = visible(path) if path.is_dir() else [path]
     arrays = [e for e in entries if e.suffix.lower() in _ARRAYS and e.is_file()]
     folders = [e for e in entries if e.is_dir()]
     if bool(arrays) == bool(folders):

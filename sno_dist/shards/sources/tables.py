@@ -90,7 +90,8 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
         raise DataError("the table has no rows", where=path)
     missing = table[group].isna().to_numpy()
     if missing.any():
-        raise _bad_cell(path, group, missing, "no name", "the name of the row's distribution")
+        expected = "the name of the row's distribution (NA, null and the like count as none)"
+        raise _bad_cell(path, group, missing, "no name", expected)
     samples = np.stack([_numbers(table[column], path) for column in values], axis=1)
     names = table[group].astype(str).to_numpy()
     return Table(rows={str(name): samples[names == name] for name in np.unique(names)})

@@ -60,8 +60,8 @@ def test_pools_keep_to_their_half_of_mnist(source: PairSource, folder: Path) -> 
         name: {g.tobytes() for g in read_idx(folder / f"{name}-images-idx3-ubyte.gz", 3)}
         for name in ("train", "t10k")
     }
-    for pool, half in (("seen", "train"), ("judge", "train"), ("unseen", "t10k"),
-                       ("reference", "t10k")):  # fmt: skip
+    origin = {"seen": "train", "judge": "train", "unseen": "t10k", "reference": "t10k"}
+    for pool, half in origin.items():
         pixels = {glyph.tobytes() for digit in source.glyphs[pool] for glyph in digit}
         assert pixels <= halves[half], pool
     audit = source.audit()

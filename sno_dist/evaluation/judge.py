@@ -1,0 +1,77 @@
+"""The judge as an artifact: trained once for a population, on samples the model never sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sno_dist.config.load import flatten, run_folder
+from sno_dist.config.schema import Classifier as Settings
+from sno_dist.config.schema import Config
+from sno_dist.evaluation.classifier import Classifier, load_classifier
+from sno_dist.evaluation.judge_training import train_classifier
+from sno_dist.runtime import collectives
+from sno_dist.runtime.accelerator import device
+from sno_dist.runtime.artifact import reuse, writing
+from sno_dist.runtime.progress import Progress
+from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.reader import Reader
+
+__all__ = ["find_judge"]
+
+KIND = "classifier"
+
+
+def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
+    """The population's judge, trained if there is none yet; None where accuracy means nothing.
+
+    Rank 0 trains with all of the machine's cores while the others wait: the network is small,
+    and so its weights do not depend on the number of ranks.
+
+    **Collective.**
+    """
+    settings = config.evaluation.classifier
+    judged = all(entry.count("judge") for entry in manifest.entries)
+    if settings is None or not judged or manifest.domain != "image":
+        return None
+    folder = Path(settings.path) if settings.path else run_folder(config) / "classifier"
+    inputs = {"shards": manifest.digest, "seed": config.seed}
+    inputs |= flatten(settings.model_copy(update={"path": None}), "evaluation.classifier")
+    if not reuse(folder, KIND, inputs):
+        with writing(folder, KIND, inputs) as target:
+            if collectives.world().is_main:
+                _train(config, manifest, settings).save(target)
+    return load_classifier(folder, device())
+
+
+def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier:
+    reader = Reader(manifest, cache=config.shards.cache)
+    parts = [reader.all(entry, "judge") for entry in manifest.entries]
+    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    images = np.concatenate(parts)
+    steps = settings.epochs * max(1, len(images) // settings.batch)
+    with _all_cores(), Progress(steps, "training the classifier") as progress:
+        return train_classifier(
+            images.astype(np.uint8, copy=False),
+            labels,
+            settings,
+            seed=config.seed,
+            classes=len(parts),
+            progress=lambda step, total, loss: progress.advance(note=f"loss {loss:.3f}"),
+            device=device(),
+        )
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    own = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else own)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)

@@ -1,0 +1,74 @@
+"""Drawing the samples of one unit: contexts to embeddings, noise streams, the solver."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sno_dist.config.schema import Sampling
+from sno_dist.diffusion.sampler import Sampler
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime.rng import generator, normals
+from sno_dist.sampling.plan import Unit, context_of, groups_of, label
+from sno_dist.shards.manifest import Entry
+from sno_dist.shards.reader import Reader
+
+__all__ = ["Drawer"]
+
+
+class Drawer:
+    """Draws units with one operator.
+
+    Args:
+        operator: On its device, in evaluation mode.
+        reader: Of the population.
+        sampling: The config's section.
+        seed: Of contexts and noise.
+    """
+
+    def __init__(
+        self, operator: ScoreNeuralOperator, reader: Reader, sampling: Sampling, seed: int
+    ) -> None:
+        self._operator, self._reader = operator, reader
+        self._sampling, self._seed = sampling, seed
+        self._sampler = Sampler(
+            kind=sampling.solver,
+            steps=sampling.steps,
+            snr=sampling.snr,
+            tolerance=sampling.tolerance,
+        )
+
+    def __call__(self, unit: Unit, guidance: float) -> NDArray[np.generic]:
+        """The samples of a unit, (entries, samples, *shape) in data units.
+
+        Sample i of a distribution has a noise stream of its own, keyed by seed, name, K and i.
+        """
+        count = self._sampling.samples
+        u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
+        sources = [
+            generator(self._seed, "sample", entry.name, label(unit.k), index)
+            for entry in unit.entries
+            for index in range(count)
+        ]
+        dims = (self._operator.autoencoder.size,)
+        noise = lambda: torch.from_numpy(normals(sources, dims))  # noqa: E731
+        drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()
+        return drawn.reshape(len(unit.entries), count, *drawn.shape[1:])
+
+    def _embeddings(self, entry: Entry, k: int | None) -> Tensor:
+        """u for each sample of one distribution, (samples, U)."""
+        groups = groups_of(self._sampling, k)
+        rows = [self.embed(entry, k, group) for group in range(groups[-1] + 1)]
+        return torch.stack(rows)[torch.from_numpy(groups)]
+
+    def embed(self, entry: Entry, k: int | None = None, group: int = 0) -> Tensor:
+        """u of one context set of a distribution, (U,)."""
+        operator = self._operator
+        if not operator.embeds:
+            row = operator.seen_embedding(entry.name)
+            assert row is not None, "an embedder that cannot embed has a table"
+            return row
+        index = context_of(self._seed, entry, k, group)
+        return operator.embed(torch.from_numpy(self._reader.take(entry, "model", index)))

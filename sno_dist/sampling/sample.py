@@ -1,0 +1,162 @@
+"""Stage 4: draw the configured samples, each rank its units, resumable unit by unit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from sno_dist.config.load import flatten
+from sno_dist.config.schema import Config
+from sno_dist.errors import Preempted
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.accelerator import device, start
+from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.progress import Progress, say
+from sno_dist.sampling.draw import Drawer
+from sno_dist.sampling.guidance import crossing, seen_diversity
+from sno_dist.sampling.plan import Unit, label, plan_units
+from sno_dist.sampling.sample_set import (
+    EMBEDDINGS,
+    INDEX,
+    KIND,
+    SampleSet,
+    open_samples,
+    samples_folder,
+)
+from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.reader import Reader
+from sno_dist.shards.tar import write_shard
+from sno_dist.training.checkpoint import Checkpoint
+
+__all__ = ["sample"]
+
+GUIDANCE = ".guidance.json"
+RECORDS = ".records"
+
+
+def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> SampleSet:
+    """Draw the samples of a config, or find them drawn.
+
+    Raises:
+        DataError: If a K is larger than a distribution.
+        ArtifactError: If the run's folder holds samples of another config.
+        Preempted: If the run was asked to stop; what was drawn is kept.
+
+    **Collective** at the ends, and where the guidance weight is chosen.
+    """
+    start()
+    folder = samples_folder(config)
+    inputs = {
+        "seed": config.seed,
+        "shards": manifest.digest,
+        "checkpoint": checkpoint.digest,
+        **flatten(config.sampling, "sampling"),
+    }
+    if reuse(folder, KIND, inputs):
+        return open_samples(config)
+    began = time.monotonic()
+    operator = checkpoint.operator().to(device())
+    units = plan_units(config.sampling, manifest, unseen=operator.embeds)
+    reader = Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
+    drawer = Drawer(operator, reader, config.sampling, config.seed)
+    with writing(folder, KIND, inputs, resume=True) as target:
+        guidance, calibration = _guidance(config, drawer, reader, operator, target)
+        _draw_share(drawer, units, guidance, target, config.shards.block)
+        if collectives.world().is_main:
+            seconds = round(time.monotonic() - began, 2)
+            _index(target, units, manifest, guidance, calibration, seconds)
+    return open_samples(config)
+
+
+def _guidance(
+    config: Config, drawer: Drawer, reader: Reader, operator: Any, target: Path
+) -> tuple[float, dict[str, float]]:
+    chosen = config.sampling.guidance
+    if isinstance(chosen, float):
+        return chosen, {}
+    kept = target / GUIDANCE
+    diversity: dict[str, float] | None = None
+    if collectives.world().is_main and kept.is_file():
+        diversity = json.loads(kept.read_text())
+    diversity = collectives.broadcast(diversity, "reading the guidance weight")
+    if diversity is None:
+        found = seen_diversity(drawer, operator, reader, chosen)
+        diversity = {str(weight): value for weight, value in found.items()}
+        if collectives.world().is_main:
+            write_json(kept, diversity)
+    weight = crossing({float(key): value for key, value in diversity.items()})
+    say(f"guidance {weight:g}, where seen diversity is nearest to 1")
+    return weight, diversity
+
+
+def _draw_share(
+    drawer: Drawer, units: Sequence[Unit], guidance: float, target: Path, block: int
+) -> None:
+    world = collectives.world()
+    mine = [units[index] for index in world.deal(len(units))]
+    count = sum(len(unit.entries) for unit in mine)
+    with Progress(count, "sampling") as progress:
+        for unit in mine:
+            if not all(_record(target, key).is_file() for key in _keys(unit)):
+                _draw_unit(drawer, unit, guidance, target, block)
+            progress.advance(len(unit.entries))
+            if preemption.requested():
+                raise Preempted("asked to stop while sampling", fix="run the same command to go on")
+    collectives.barrier("sampling")
+
+
+def _draw_unit(drawer: Drawer, unit: Unit, guidance: float, target: Path, block: int) -> None:
+    drawn = drawer(unit, guidance)
+    for entry, key, samples in zip(unit.entries, _keys(unit), drawn, strict=True):
+        shard = write_shard(target, f"{key}.tar", samples, block)
+        record: dict[str, Any] = {"shard": shard.to_json()}
+        if unit.k is None:
+            record["u"] = drawer.embed(entry).tolist()
+        _record(target, key).parent.mkdir(parents=True, exist_ok=True)
+        write_json(_record(target, key), record)
+
+
+def _keys(unit: Unit) -> list[str]:
+    return [f"{unit.split}/{label(unit.k)}/{entry.name}" for entry in unit.entries]
+
+
+def _record(target: Path, key: str) -> Path:
+    return target / RECORDS / f"{key}.json"
+
+
+def _index(
+    target: Path,
+    units: Sequence[Unit],
+    manifest: Manifest,
+    guidance: float,
+    calibration: dict[str, float],
+    seconds: float,
+) -> None:
+    """Gather the records of all units into the index, and drop them."""
+    keys = [key for unit in units for key in _keys(unit)]
+    records = {key: json.loads(_record(target, key).read_text()) for key in keys}
+    embeddings = {
+        key.rsplit("/")[-1]: np.asarray(record["u"], np.float32)
+        for key, record in records.items()
+        if "u" in record
+    }
+    save_file(embeddings, target / EMBEDDINGS)
+    value = {
+        "shards": {key: record["shard"] for key, record in records.items()},
+        "shape": list(manifest.shape),
+        "dtype": manifest.dtype,
+        "guidance": guidance,
+        "calibration": calibration,
+        "seconds": seconds,
+    }
+    write_json(target / INDEX, value)
+    for path in sorted((target / RECORDS).rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (target / RECORDS).rmdir()
+    (target / GUIDANCE).unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""The sampling stage's artifact: shards of generated samples, keyed by distribution and K."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from sno_dist.config.load import run_folder
+from sno_dist.config.schema import Config
+from sno_dist.runtime.artifact import open_artifact
+from sno_dist.shards.tar import Shard, map_shard
+
+__all__ = ["EMBEDDINGS", "INDEX", "KIND", "SampleSet", "open_samples", "samples_folder"]
+
+KIND = "samples"
+INDEX = "index.json"
+EMBEDDINGS = "embeddings.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleSet:
+    """Generated samples on disk.
+
+    Args:
+        path: The artifact's folder.
+        digest: Of its files.
+        shards: "split/label/name" -> shard; see `sampling.plan.label`.
+        shape: One sample's shape.
+        dtype: Its type.
+        guidance: The weight that all were drawn with.
+        seconds: What drawing them took.
+        calibration: Guidance weight -> seen diversity, where the weight was chosen.
+        embeddings: Distribution -> u from its whole context set, (U,) float32.
+    """
+
+    path: Path
+    digest: str
+    shards: Mapping[str, Shard]
+    shape: tuple[int, ...]
+    dtype: str
+    guidance: float
+    seconds: float
+    calibration: Mapping[str, float]
+    embeddings: Mapping[str, NDArray[np.float32]]
+
+    def samples(self, key: str) -> NDArray[np.generic]:
+        """The samples of one distribution at one K: (n, *shape), ordered by sample index."""
+        shard = self.shards[key]
+        view = map_shard(self.path / shard.file, shard, self.shape, self.dtype, verify=False)
+        index = np.arange(shard.count)
+        return view[index // shard.block, index % shard.block]
+
+
+def samples_folder(config: Config) -> Path:
+    """Where the artifact of a config lies."""
+    return run_folder(config) / "sampling"
+
+
+def open_samples(config: Config) -> SampleSet:
+    """The samples of a config's run, their hashes checked.
+
+    Raises:
+        ArtifactError: If the stage has not run, or what it left is damaged.
+    """
+    artifact = open_artifact(samples_folder(config), KIND)
+    index: dict[str, Any] = json.loads((artifact.path / INDEX).read_text())
+    return SampleSet(
+        path=artifact.path,
+        digest=artifact.digest,
+        shards={key: Shard(**value) for key, value in index["shards"].items()},
+        shape=tuple(index["shape"]),
+        dtype=index["dtype"],
+        guidance=index["guidance"],
+        seconds=index["seconds"],
+        calibration=index["calibration"],
+        embeddings=load_file(artifact.path / EMBEDDINGS),
+    )

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from sno_dist.errors import DataError
+from sno_dist.evaluation import mmd
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small products gain nothing from threads and wait for them where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_unbiased_estimate_has_the_mean_of_the_closed_form() -> None:
+    rng = np.random.default_rng(1)
+    draws = [
+        mmd.unbiased(rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + (0.5, 0), 1.0)
+        for _ in range(400)
+    ]
+    assert np.mean(draws) == pytest.approx(0.0272070286, abs=0.003)
+
+
+def test_the_unbiased_estimate_of_equal_distributions_has_mean_zero_and_the_biased_has_not() -> (
+    None
+):
+    rng = np.random.default_rng(2)
+    pairs = [(rng.normal(size=(20, 2)), rng.normal(size=(30, 2))) for _ in range(400)]
+    unbiased = np.array([mmd.unbiased(x, y, 1.0) for x, y in pairs])
+    assert abs(unbiased.mean()) < 4 * unbiased.std() / math.sqrt(len(pairs))
+    # E = (1 - |mu|^2)(1/n + 1/m), with |mu|^2 = 1/3 for a standard normal in two dimensions.
+    biased = [mmd.biased(x, y, 1.0) for x, y in pairs]
+    assert np.mean(biased) == pytest.approx((1 - 1 / 3) * (1 / 20 + 1 / 30), rel=0.05)
+
+
+def test_two_points_by_hand() -> None:
+    x, y = np.array([[0.0], [1.0]]), np.array([[0.0], [2.0], [4.0]])
+    k = [math.exp(-(d**2) / 2) for d in range(5)]
+    cross = (1 + k[2] + k[4] + k[1] + k[1] + k[3]) / 6
+    within = 2 * k[1] / 2 + 2 * (k[2] + k[4] + k[2]) / 6
+    assert mmd.unbiased(x, y, 1.0) == pytest.approx(within - 2 * cross, abs=1e-14)
+
+
+def test_two_lattice_laws_have_the_exact_discrepancy() -> None:
+    """Fine grids of two four-cell laws, whose exact MMD^2 is known."""
+    step = (np.arange(16) + 0.5) / 16
+    cell = np.stack(np.meshgrid(step, step), -1).reshape(-1, 2)
+
+    def law(cells: list[tuple[int, int]]) -> np.ndarray:
+        return np.concatenate([cell + (column - 3, row - 3) for row, column in cells])
+
+    first = law([(0, 0), (0, 2), (1, 4), (5, 4)])
+    second = law([(0, 0), (0, 2), (1, 3), (1, 5)])
+    assert mmd.biased(first, second, 1.0) == pytest.approx(0.0933978733, abs=1e-4)
+
+
+def test_identical_sets_have_no_biased_discrepancy() -> None:
+    x = np.random.default_rng(3).normal(size=(50, 4))
+    assert mmd.biased(x, x, 1.0) == pytest.approx(0, abs=1e-15)
+
+
+def test_the_order_of_samples_and_the_block_change_nothing() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(60, 3)), rng.normal(size=(50, 3)) + 0.3
+    found = mmd.unbiased(rng.permutation(x), rng.permutation(y), 1.0, block=17)
+    assert found == pytest.approx(mmd.unbiased(x, y, 1.0), abs=1e-13)
+    assert mmd.unbiased(y, x, 1.0) == pytest.approx(found, abs=1e-13)
+
+
+def test_the_floor_is_small_and_not_negative() -> None:
+    rng = np.random.default_rng(5)
+    floors = [mmd.floor(rng.normal(size=(400, 2)), 1.0) for _ in range(20)]
+    assert 0 < np.mean(floors) < 0.01
+    assert min(floors) >= 0
+
+
+def test_bad_samples_are_told() -> None:
+    good = np.zeros((5, 2))
+    with pytest.raises(DataError, match="generated samples hold values that are not finite"):
+        mmd.unbiased(np.array([[1.0, math.nan], [0, 0]]), good, 1.0)
+    with pytest.raises(DataError, match=r"too few real samples.*at least 2"):
+        mmd.unbiased(good, good[:1], 1.0)
+    with pytest.raises(DataError, match="differ in size"):
+        mmd.unbiased(good, np.zeros((5, 3)), 1.0)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sno_dist.runtime.artifact import writing
+from tests.unit.cli.run_cli import call
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    path = tmp_path / "embedding"
+    with writing(path, "embedding", {"seed": 3, "upstream": "abc"}) as folder:
+        (folder / "table").write_bytes(bytes(3000))
+        (folder / "names").write_text("a b")
+    return path
+
+
+def test_an_artifact_is_told_with_kind_inputs_files_and_bytes(
+    capsys: Capture, artifact: Path
+) -> None:
+    told = call(capsys, "inspect", artifact)
+    assert (told.code, told.err) == (0, "")
+    lines = told.out.splitlines()
+    assert lines[:3] == ["kind    embedding", "files   2", "bytes   3003"]
+    assert "input   seed: 3" in lines
+    assert "input   upstream: abc" in lines
+    assert lines[-1].startswith("whole")
+
+
+def test_a_flipped_byte_is_told_with_the_file(capsys: Capture, artifact: Path) -> None:
+    content = bytearray((artifact / "table").read_bytes())
+    content[1234] ^= 1
+    (artifact / "table").write_bytes(content)
+    told = call(capsys, "inspect", artifact)
+    assert told.code == 4
+    assert told.err.startswith(
+        f"error: a file of the artifact is damaged | at: {artifact / 'table'} | got: sha256 "
+    )
+
+
+def test_a_cut_file_is_told(capsys: Capture, artifact: Path) -> None:
+    (artifact / "names").write_text("a")
+    assert "has the wrong size" in call(capsys, "inspect", artifact).err
+
+
+def test_an_unreadable_complete_is_told(capsys: Capture, artifact: Path) -> None:
+    (artifact / "COMPLETE").write_text("{")
+    told = call(capsys, "inspect", artifact)
+    assert told.code == 4
+    assert told.err.startswith("error: COMPLETE cannot be read")
+
+
+def test_a_run_lists_the_state_of_its_stages(capsys: Capture, artifact: Path) -> None:
+    run = artifact.parent
+    (run / "training/step-00000100").mkdir(parents=True)
+    (run / ".sampling.partial").mkdir()
+    told = call(capsys, "inspect", run)
+    assert [line.split() for line in told.out.splitlines()[1:]] == [
+        ["embedding", "complete"],
+        ["training", "begun"],
+        ["sampling", "begun"],
+        ["evaluation", "absent"],
+    ]
+
+
+def test_a_stage_is_complete_through_a_folder_in_it(capsys: Capture, tmp_path: Path) -> None:
+    with writing(tmp_path / "training/step-00000100", "checkpoint", {}) as folder:
+        (folder / "weights").write_text("w")
+    assert "training    complete\n" in call(capsys, "inspect", tmp_path).out
+
+
+def test_a_shard_lists_its_records(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "model-00000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, size in (("42/0.x.npy", 10), ("42/0.json", 2), ("43/0.x.npy", 7)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    told = call(capsys, "inspect", path)
+    assert told.out.splitlines()[:2] == ["kind    shard", "records 2"]
+    assert told.out.splitlines()[3:] == [
+        "record  42/0: x.npy 10 B, json 2 B",
+        "record  43/0: x.npy 7 B",
+    ]
+
+
+def test_a_damaged_shard_is_told(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"not a tar" * 100)
+    told = call(capsys, "inspect", tmp_path / "x.tar")
+    assert told.code == 3
+    assert told.err.startswith("error: the shard cannot be read")
+
+
+@pytest.mark.parametrize(("name", "got"), [("none", "nothing"), ("empty", "a folder or file")])
+def test_anything_else_is_told(capsys: Capture, tmp_path: Path, name: str, got: str) -> None:
+    (tmp_path / "empty").mkdir()
+    told = call(capsys, "inspect", tmp_path / name)
+    assert told.code == 4
+    assert f"got: {got}" in told.err

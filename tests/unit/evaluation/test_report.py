@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sno_dist.errors import DataError
+from sno_dist.evaluation import figures, pictures
+from sno_dist.evaluation.report import Embeddings, Gallery, ReportPage, render
+from sno_dist.evaluation.score import Contexts, reference, score_distribution
+from sno_dist.evaluation.summary import summarise
+
+RNG = np.random.default_rng(0)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --enable-logging=stderr --dump-dom"
+).split()
+
+
+class Judge:
+    """A judge of vectors: right for all but every tenth sample."""
+
+    def judge(self, samples: np.ndarray) -> Any:
+        labels = np.where(np.arange(len(samples)) % 10 == 0, 1, 0)
+        return type("Verdict", (), {"features": samples, "labels": labels})
+
+
+def summary(judge: Any) -> dict[str, Any]:
+    scores = []
+    for index in range(6):
+        label = 0 if judge else None
+        real = reference(
+            RNG.normal(size=(40, 2)), classifier=judge, label=label, bandwidth=1.0, neighbours=3
+        )
+        for k in (1, 10, None):
+            scores.append(
+                score_distribution(
+                    RNG.normal(size=(30, 2)),
+                    real,
+                    Contexts(sets=[RNG.normal(size=(k or 50, 2))], groups=np.zeros(30, int)),
+                    classifier=judge,
+                    name=f"{index:02d}",
+                    split="unseen" if index < 3 else "seen",
+                    k=k,
+                )
+            )
+    return summarise(scores, population="p", guidance=1.2, seconds=1, bootstrap=50, seed=0)
+
+
+def full_page() -> ReportPage:
+    images = RNG.random((7, 1, 8, 16))
+    vectors = RNG.normal(size=(50, 2))
+    return ReportPage(
+        title="pairs <of> digits",
+        summary=summary(Judge()),
+        galleries=[
+            Gallery(name="<b>42</b>", real=images, generated=images, context=images[:1]),
+            Gallery(name="law", real=vectors, generated=vectors + 1, note="90 % right"),
+        ],
+        accuracies={"unseen": {"$x_1$": 0.7, "01": 0.9}, "seen": {"02": 1.0}},
+        embeddings=Embeddings(
+            points=RNG.normal(size=(6, 4)), names=list("abcde") + ["<i>"], splits=["seen"] * 6
+        ),
+        curves={"loss": ([1, 2, 3], [3.0, float("nan"), 0.1]), "one": ([1], [1.0])},
+        config="name: <script>alert(1)</script>",
+        provenance={"commit": "abc & def"},
+    )
+
+
+class Links(HTMLParser):
+    """Collects what a page would load or run, and whether its tags close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_loads_nothing_and_runs_nothing() -> None:
+    html = render(full_page())
+    links = Links()
+    links.feed(html)
+    assert [link[:30] for link in links.loads if not link.startswith(("data:", "#"))] == []
+    assert "script" not in links.tags
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert links.tags.count("svg") == 4
+
+
+def test_the_page_holds_every_figure_and_escapes_every_name() -> None:
+    html = render(full_page())
+    for text in ("Accuracy", "Frechet distance", "Diversity", "Recall", "MMD²", "Copying"):
+        assert text in html
+    for raw in ("<of>", "<b>42</b>", "<script>", "<i>"):
+        assert raw not in html
+    assert "$x_1$ 70" in html
+    assert "abc &amp; def" in html
+    assert "90.0 %" in html
+
+
+def test_what_is_missing_is_said() -> None:
+    html = render(ReportPage(title="t", summary=summary(None)))
+    assert html.count("Not shown:") == 4
+    assert "There is no classifier" in html
+    assert "No samples were given." in html
+    assert "nan" not in html.lower().replace("provenance", "")
+
+
+def test_the_same_page_is_the_same_bytes() -> None:
+    page = full_page()
+    assert render(page) == render(page)
+
+
+def test_an_image_grid_keeps_every_pixel() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    images = RNG.integers(0, 256, size=(5, 3, 4, 6)).astype(np.uint8)
+    uri = pictures.image_grid(images, columns=2)
+    sheet = np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    assert sheet.shape == (14, 13, 4)
+    np.testing.assert_array_equal(sheet[5:9, 7:13, :3], images[3].transpose(1, 2, 0))
+    assert (sheet[4] == 0).all()
+    with pytest.raises(DataError, match="image grid"):
+        pictures.image_grid(images[:, :2])
+
+
+def test_the_map_is_drawn_for_few_and_for_many_and_for_one_dimension() -> None:
+    for count, size in ((3, 1), (5, 7), (400, 3)):
+        names = [f"{i}" for i in range(count)]
+        svg = figures.embedding_map(RNG.normal(size=(count, size)), names, ["unseen"] * count)
+        assert svg
+        assert "currentColor" in svg
+        assert "NaN" not in svg
+    assert figures.embedding_map(np.zeros((2, 3)), ["a", "b"], ["seen"] * 2) is None
+
+
+def browse(path: Path, profile: Path) -> tuple[str, str]:
+    found = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser on PATH: looked for {', '.join(BROWSERS)}")
+    command = [found, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    return done.stdout, done.stderr
+
+
+def test_a_browser_opens_the_page_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(full_page()), encoding="utf-8")
+    dom, log = browse(path, tmp_path / "profile")
+    assert "Real next to generated" in dom
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
+
+
+def test_the_browser_test_would_notice_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "bad.html"
+    page = render(full_page()).replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>')
+    path.write_text(page, encoding="utf-8")
+    _, log = browse(path, tmp_path / "profile")
+    assert "CONSOLE" in log

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sno_dist.errors import DataError
+from sno_dist.evaluation import mmd
+from sno_dist.evaluation.score import (
+    Contexts,
+    DistributionScores,
+    Reference,
+    reference,
+    score_distribution,
+)
+
+RNG = np.random.default_rng(0)
+REAL = RNG.normal(size=(60, 3))
+
+
+def measured(real: np.ndarray = REAL) -> Reference:
+    return reference(real, classifier=None, label=None, bandwidth=1.0, neighbours=3)
+
+
+def score(generated: np.ndarray, contexts: Contexts | None = None) -> DistributionScores:
+    return score_distribution(
+        generated, measured(), contexts, classifier=None, name="a", split="unseen", k=5
+    )
+
+
+def test_real_samples_score_as_real_ones() -> None:
+    found = score(REAL.copy())
+    assert found.diversity == pytest.approx(1, abs=1e-12)
+    assert (found.recall, found.precision) == (1, 1)
+    assert found.mmd == pytest.approx(mmd.unbiased(REAL, REAL.copy(), 1.0), abs=1e-14)
+    assert (found.correct, found.accuracy, found.copying) == (None, None, None)
+
+
+def test_the_discrepancy_is_that_of_its_own_module() -> None:
+    generated = RNG.normal(size=(40, 3)) + 0.5
+    assert score(generated).mmd == pytest.approx(mmd.unbiased(generated, REAL, 1.0), abs=1e-14)
+
+
+def test_generated_contexts_are_copies() -> None:
+    sets = [RNG.normal(size=(5, 3)) for _ in range(4)]
+    found = score(np.concatenate(sets), Contexts(sets=sets, groups=np.repeat(range(4), 5)))
+    assert found.copying == 1
+    assert found.copying_chance == pytest.approx(5 / 65)
+
+
+def test_the_order_of_samples_changes_nothing() -> None:
+    generated = RNG.normal(size=(40, 3)) * 1.2
+    one, other = score(generated), score(RNG.permutation(generated))
+    for name in ("diversity", "recall", "precision", "mmd"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-12)
+
+
+def test_floors_and_ceilings_are_of_halves() -> None:
+    figures = measured().figures
+    assert figures.n == 60
+    assert figures.mmd_floor == mmd.floor(REAL, 1.0)
+    assert [half.count for half in figures.halves] == [30, 30]
+    assert 0.5 < figures.recall_ceiling <= 1
+
+
+def test_bad_samples_are_told_with_their_distribution() -> None:
+    with pytest.raises(DataError, match=r"generated samples of a hold.*1 of 40 samples with NaN"):
+        score(np.where(np.arange(40)[:, None] == 7, np.nan, RNG.normal(size=(40, 3))))
+    with pytest.raises(DataError, match="too few generated samples of a"):
+        score(REAL[:3])
+    with pytest.raises(DataError, match="too few real samples"):
+        measured(REAL[:7])

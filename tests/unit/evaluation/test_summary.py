@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sno_dist.errors import DataError
+from sno_dist.evaluation.frechet import moments
+from sno_dist.evaluation.score import DistributionScores, RealFigures
+from sno_dist.evaluation.summary import summarise
+from sno_dist.evaluation.terminal import table
+
+RNG = np.random.default_rng(0)
+
+
+def figures() -> RealFigures:
+    features = RNG.normal(size=(40, 3))
+    halves = moments(features[::2]), moments(features[1::2])
+    return RealFigures(
+        n=40,
+        correct=39,
+        mmd_floor=0.002,
+        recall_ceiling=0.9,
+        moments=moments(features),
+        halves=halves,
+    )
+
+
+def some() -> list[DistributionScores]:
+    scores = []
+    for index in range(8):
+        real, split = figures(), "unseen" if index < 3 else "seen"
+        for k in (10, 1, 100, None) if split == "unseen" else (None,):
+            scores.append(
+                DistributionScores(
+                    name=f"{index:02d}",
+                    split=split,
+                    k=k,
+                    n=50,
+                    correct=50 - index - (20 if k == 1 else 0),
+                    diversity=1 + index / 100,
+                    recall=0.8,
+                    precision=0.7,
+                    mmd=0.01,
+                    copying=0.02,
+                    copying_chance=0.01,
+                    moments=moments(RNG.normal(size=(50, 3))),
+                    real=real,
+                )
+            )
+    return scores
+
+
+SCORES = some()
+FIXED = {"population": "p", "guidance": 1.25, "seconds": 3.0, "bootstrap": 200, "seed": 0}
+
+
+def test_the_figures_are_means_over_distributions_at_the_largest_k() -> None:
+    summary = summarise(SCORES, **FIXED)
+    seen, unseen = summary["seen"], summary["unseen"]
+    assert seen["accuracy"] == pytest.approx(1 - np.mean([3, 4, 5, 6, 7]) / 50)
+    assert unseen["accuracy"] == pytest.approx(1 - 1 / 50) == unseen["accuracy_by_k"]["all"]
+    assert unseen["accuracy_by_k"]["1"] == pytest.approx(1 - 21 / 50)
+    assert list(unseen["accuracy_by_k"]) == ["1", "10", "100", "all"]
+    assert seen["diversity"] == pytest.approx(1.05)
+    assert summary["classifier_ceiling"] == pytest.approx(39 / 40)
+    assert unseen["worst"][0] == {"name": "02", "accuracy": pytest.approx(48 / 50)}
+    assert seen["frechet"] > 0 < seen["frechet_floor"]
+
+
+def test_every_interval_holds_its_figure() -> None:
+    summary = summarise(SCORES, **FIXED)
+    for split in ("seen", "unseen"):
+        section = summary[split]
+        intervals = [key for key in section if key.endswith("_interval") and "by_k" not in key]
+        assert {"accuracy_interval", "frechet_interval", "diversity_interval"} <= set(intervals)
+        for key in intervals:
+            low, high = section[key]
+            assert low <= section[key.removesuffix("_interval")] + 1e-12, key
+            assert section[key.removesuffix("_interval")] <= high + 1e-12, key
+
+
+def test_the_order_of_scores_changes_not_one_bit() -> None:
+    shuffled = random.Random(0).sample(SCORES, len(SCORES))
+    assert json.dumps(summarise(shuffled, **FIXED)) == json.dumps(summarise(SCORES, **FIXED))
+
+
+def test_it_is_json_without_nan() -> None:
+    text = json.dumps(summarise(SCORES, **FIXED), allow_nan=False)
+    assert json.loads(text) == summarise(SCORES, **FIXED)
+
+
+def test_without_a_classifier_or_contexts_their_figures_are_none() -> None:
+    scores = [
+        replace(
+            s, correct=None, copying=None, copying_chance=None, real=replace(s.real, correct=None)
+        )
+        for s in SCORES
+    ]
+    summary = summarise(scores, **FIXED)
+    assert summary["classifier_ceiling"] is None
+    for figure in ("accuracy", "accuracy_interval", "copying", "copying_interval", "worst"):
+        assert summary["unseen"][figure] is None
+    assert summary["unseen"]["accuracy_by_k"] == dict.fromkeys(("1", "10", "100", "all"))
+    text = table(summary)
+    assert "accuracy" not in text
+    assert "diversity" in text
+
+
+def test_one_split_and_one_distribution_are_enough() -> None:
+    summary = summarise([s for s in SCORES if s.name == "05"], **FIXED)
+    assert summary["unseen"] is None
+    assert summary["seen"]["frechet_interval"] is None
+    assert "unseen" not in table(summary)
+
+
+def test_the_table_is_aligned_and_holds_the_figures() -> None:
+    lines = table(summarise(SCORES, **FIXED)).splitlines()
+    assert lines[0] == "p, guidance 1.25, scored in 3 s"
+    accuracy = next(line for line in lines if line.startswith("accuracy"))
+    assert "90.0 % [" in accuracy
+    assert "98.0 % [" in accuracy
+    head = next(line for line in lines if "seen (K = all)" in line)
+    assert len(head) == len(accuracy)
+    assert any(line.startswith("unseen, K =") and line.endswith("all") for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_nothing_to_summarise_is_told() -> None:
+    with pytest.raises(DataError, match="nothing to summarise"):
+        summarise([], **FIXED)
