@@ -30,6 +30,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     tree = _read(Path(path)) if path else {}
     for override in overrides:
         _apply(tree, override)
+    _tag(tree, Config().model_dump())
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -106,6 +107,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         tree[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError("an override's value is not YAML", where=key, got=text) from error
+
+
+def _tag(tree: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Where a choice is set in part and its kind is left out, the default's kind is meant."""
+    for key, value in tree.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            if "kind" in default:
+                value.setdefault("kind", default["kind"])
+            _tag(value, default)
 
 
 def _explain(error: ValidationError, path: object) -> ConfigError:

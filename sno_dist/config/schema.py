@@ -331,7 +331,7 @@ class Classifier(Section):
 
     path: str | None = Field(None, description="folder to share a judge between runs; none: own")
     width: PositiveInt = Field(16, description="channels of the first of four stages")
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 3
     batch: PositiveInt = 250
     learning_rate: PositiveFloat = 3e-3
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from datetime import timedelta
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -20,14 +22,16 @@ Precision = Literal["fp32", "bf16", "fp16"]
 TIMEOUT = timedelta(minutes=60)
 
 
+@lru_cache(maxsize=1)
 def start() -> None:
     """Bring up the process group that `accelerate launch` prepared; do nothing the second time.
 
     Matrix products are exact float32, not TF32: the Gram matrix and the metrics need their bits.
     """
-    # One thread pool a rank: the launcher says how many threads, and we take its word.
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    # gloo's threads abort the interpreter now and then if the group is still up when it ends
+    atexit.register(state.destroy_process_group)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     preemption.listen()

@@ -143,8 +143,7 @@ def load_state(
     for name, parameter in operator.named_parameters():
         state = {key: saved[f"{key}/{name}"] for key in _keys(saved, name)}
         if state:
-            # AdamW keeps its step on the CPU unless fused on a GPU; moments live beside weights.
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+            optimizer.state[parameter] = {k: _laid_out(v, parameter) for k, v in state.items()}
     return json.loads((checkpoint.path / STATE).read_text())["scaler"]
 
 
@@ -156,6 +155,13 @@ def _optimizer_tensors(
         for name, parameter in operator.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A state tensor with its weight's memory layout, which the fused update takes for granted."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
 
 
 def _keys(saved: Mapping[str, Tensor], name: str) -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sno_dist.errors import DataError
 from sno_dist.evaluation import figures, pictures
@@ -18,10 +21,18 @@ from sno_dist.evaluation.summary import summarise
 
 RNG = np.random.default_rng(0)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --enable-logging=stderr --dump-dom"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--enable-logging=stderr",
+    "--dump-dom",
+]
 
 
 class Judge:
@@ -66,7 +77,7 @@ def full_page() -> ReportPage:
         ],
         accuracies={"unseen": {"$x_1$": 0.7, "01": 0.9}, "seen": {"02": 1.0}},
         embeddings=Embeddings(
-            points=RNG.normal(size=(6, 4)), names=list("abcde") + ["<i>"], splits=["seen"] * 6
+            points=RNG.normal(size=(6, 4)), names=[*"abcde", "<i>"], splits=["seen"] * 6
         ),
         curves={"loss": ([1, 2, 3], [3.0, float("nan"), 0.1]), "one": ([1], [1.0])},
         config="name: <script>alert(1)</script>",
@@ -122,11 +133,6 @@ def test_the_same_page_is_the_same_bytes() -> None:
 
 
 def test_an_image_grid_keeps_every_pixel() -> None:
-    import base64
-    import io
-
-    from PIL import Image
-
     images = RNG.integers(0, 256, size=(5, 3, 4, 6)).astype(np.uint8)
     uri = pictures.image_grid(images, columns=2)
     sheet = np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))

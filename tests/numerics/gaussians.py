@@ -1,0 +1,66 @@
+"""Exact scores and flows of Gaussian laws: the oracles of these tests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from sno_dist.diffusion.schedule import Schedule, like
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of isotropic Gaussians, closed under noising."""
+
+    means: Tensor
+    deviation: float
+
+    def score(self, schedule: Schedule):  # noqa: ANN201 - a closure over the schedule
+        """s(x, t), exact."""
+
+        def at(x: Tensor, t: Tensor) -> Tensor:
+            x = x.requires_grad_() if not x.requires_grad else x
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(
+                    self.log_density(x, schedule, t).sum(), x, create_graph=x.grad_fn is not None
+                )
+            return gradient
+
+        return at
+
+    def log_density(self, x: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
+        """ln p_t(x)."""
+        alpha = like(schedule.alpha(t), x)
+        variance = (alpha * self.deviation).square() + like(schedule.sigma(t), x).square()
+        gap = (x[:, None, :] - alpha[:, :, None] * self.means).square().sum(-1)
+        dims = x.shape[1]
+        logs = -0.5 * gap / variance - 0.5 * dims * (math.log(2 * math.pi) + variance.log())
+        return logs.logsumexp(1) - math.log(len(self.means))
+
+
+class Gaussian:
+    """A Gaussian with diagonal covariance: linear score, closed probability flow."""
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        self.mean, self.variance = mean, variance
+
+    def score(self, schedule: Schedule):  # noqa: ANN201
+        """s(x, t), exact, differentiable."""
+
+        def at(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = like(schedule.alpha(t), x), like(schedule.sigma(t), x)
+            return -(x - alpha * self.mean) / (alpha.square() * self.variance + sigma.square())
+
+        return at
+
+    def flow(self, schedule: Schedule, x: Tensor, start: float, end: float) -> Tensor:
+        """Where the probability flow takes x from time `start` to `end`."""
+        a, b = torch.tensor(start, dtype=x.dtype), torch.tensor(end, dtype=x.dtype)
+
+        def variance(t: Tensor) -> Tensor:
+            return schedule.alpha(t).square() * self.variance + schedule.sigma(t).square()
+
+        ratio = (variance(b) / variance(a)).sqrt()
+        return schedule.alpha(b) * self.mean + ratio * (x - schedule.alpha(a) * self.mean)

@@ -1,0 +1,135 @@
+"""Solvers: order of convergence, exact flows, independence of the batch, moments of the SDE."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from sno_dist.diffusion import solvers
+from sno_dist.diffusion.ode import integrate
+from sno_dist.diffusion.sampler import Sampler, SolverKind
+from sno_dist.diffusion.schedule import (
+    Schedule,
+    SubVariancePreserving,
+    VarianceExploding,
+    VariancePreserving,
+)
+from torch import Tensor
+
+from tests.numerics.gaussians import Gaussian, Mixture
+
+SCHEDULES = [VarianceExploding(25.0), VariancePreserving(), SubVariancePreserving()]
+LAW = Gaussian(
+    torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([0.3, 2.0], dtype=torch.float64)
+)
+
+
+def silent() -> Tensor:
+    raise AssertionError("a deterministic solver asked for noise")
+
+
+def endpoint(schedule: Schedule, solver, steps: int) -> Tensor:  # noqa: ANN001
+    mixture = Mixture(torch.tensor([[1.0, 0.5], [-1.0, 0.0], [0.0, -1.2]]).double(), 0.3)
+    times = solvers.levels(schedule, steps, top=20.0)
+    start = torch.tensor([[1.0, 0.3], [-0.4, 1.1], [0.2, -0.9], [-1.3, -0.2]]).double()
+    x = start * float(solvers.prior_scale(schedule, times[0]))
+    return solver(mixture.score(schedule), schedule, x, times, silent).detach()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("solver", "order"), [(solvers.heun, 2), (solvers.dpmpp_2m, 2)])
+def test_order_of_convergence(schedule: Schedule, solver, order: int) -> None:  # noqa: ANN001
+    exact = endpoint(schedule, solvers.heun, 2000)
+    coarse = (endpoint(schedule, solver, 80) - exact).norm()
+    fine = (endpoint(schedule, solver, 160) - exact).norm()
+    assert math.log2(float(coarse / fine)) > order - 0.1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_rk45_follows_the_exact_flow(schedule: Schedule) -> None:
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x * float(schedule.sigma(torch.tensor(1.0)))
+    times = solvers.uniform_times(schedule, 2)
+    got = solvers.rk45(LAW.score(schedule), schedule, x, times, silent, tolerance=1e-9)
+    end = LAW.flow(schedule, x, 1.0, solvers.START)
+    at = times[-1].expand(5)
+    exact = end + schedule.sigma(times[-1]) ** 2 * LAW.score(schedule)(end, at)
+    torch.testing.assert_close(got, exact / schedule.alpha(times[-1]), rtol=0, atol=1e-6)
+
+
+def test_one_step_from_a_point_mass_is_exact() -> None:
+    schedule = VariancePreserving()
+    point = Gaussian(torch.tensor([0.7, -0.2]).double(), torch.zeros(2).double())
+    x = torch.randn(4, 2, dtype=torch.float64)
+    times = solvers.levels(schedule, 2)
+    got = solvers.dpmpp_2m(point.score(schedule), schedule, x, times, silent)
+    torch.testing.assert_close(got, point.mean.expand(4, 2), rtol=0, atol=1e-12)
+
+
+def test_printed_grid() -> None:
+    class Levels(VarianceExploding):
+        """alpha = 1 and sigma = t * 80, so that levels are times."""
+
+        def alpha(self, t: Tensor) -> Tensor:
+            return torch.ones_like(t)
+
+        def sigma(self, t: Tensor) -> Tensor:
+            return t * 80
+
+        def time(self, level: Tensor) -> Tensor:
+            return level
+
+    grid = solvers.levels(Levels(), 5)
+    # START * 80 = .08 is the lowest level here; the EDM grid's own formula gives the rest
+    share = np.linspace(0, 1, 5)
+    edm = (80 ** (1 / 7) + share * (0.08 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(grid.numpy(), edm, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["euler_maruyama", "predictor_corrector"])
+def test_moments_of_the_reverse_sde(kind: SolverKind) -> None:
+    schedule, count = VariancePreserving(), 20_000
+    law = Gaussian(torch.tensor([0.5, 0.0]).double(), torch.tensor([0.5, 1.5]).double())
+    source = torch.Generator().manual_seed(1)
+    noise = lambda: torch.randn(count, 2, generator=source, dtype=torch.float64)  # noqa: E731
+    x = Sampler(kind=kind, steps=300)(law.score(schedule), schedule, noise)
+    # standard errors are .005 and .01; the rest is the discretisation's bias
+    torch.testing.assert_close(x.mean(0), law.mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(x.T.cov().diagonal(), law.variance, rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize(
+    "kind", ["euler_maruyama", "predictor_corrector", "heun", "dpmpp_2m", "rk45"]
+)
+def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
+    schedule = VariancePreserving()
+    mixture = Mixture(torch.tensor([[1.0, 0.5], [-1.0, 0.0]]).double(), 0.3)
+
+    def draw(ids: list[int]) -> Tensor:
+        sources = [torch.Generator().manual_seed(i) for i in ids]
+        noise = lambda: torch.stack(  # noqa: E731
+            [torch.randn(2, generator=s, dtype=torch.float64) for s in sources]
+        )
+        return Sampler(kind=kind, steps=12)(mixture.score(schedule), schedule, noise).detach()
+
+    torch.testing.assert_close(draw([3, 1, 4, 5])[1], draw([1])[0], rtol=0, atol=1e-10)
+
+
+def test_integrate_agrees_with_scipy() -> None:
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        return torch.stack([y[:, 1], -(y[:, 0] ** 3) + torch.cos(3 * t)], 1)
+
+    start = torch.tensor([[1.0, 0.0], [0.2, -2.0]]).double()
+    got = integrate(field, start, 0.0, 4.0, tolerance=1e-10)
+    for row, first in zip(got, start, strict=True):
+        oracle = solve_ivp(
+            lambda t, y: [y[1], -(y[0] ** 3) + math.cos(3 * t)],
+            (0, 4),
+            first.numpy(),
+            rtol=1e-11,
+            atol=1e-11,
+        )
+        np.testing.assert_allclose(row.numpy(), oracle.y[:, -1], atol=1e-7)

@@ -1,0 +1,224 @@
+"""The operator: what its parts promise each other, and what its users meet."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from sno_dist import ScoreNeuralOperator
+from sno_dist.config import schema
+from sno_dist.errors import ArtifactError, ConfigError, DataError
+from sno_dist.model.batch import Batch
+from sno_dist.model.build import OperatorSpec
+
+NETWORKS: list[schema.Network] = [
+    schema.TokenOperator(width=32, hidden=32, blocks=2),
+    schema.Nomad(kind="nomad", width=16, depth=2),
+    schema.Nomad(kind="nomad", width=16, depth=1, branch="linear"),
+    schema.ScoreNet(kind="scorenet", width=32, levels=2),
+]
+EMBEDDINGS: list[schema.Embedding] = [
+    schema.SetEncoder(width=16, blocks=1, features=4),
+    schema.SetEncoder(width=16, blocks=1, features=4, attention=0),
+    schema.Prototype(kind="prototype"),
+    schema.Conditional(kind="conditional", features=6),
+]
+AUTOENCODERS: list[schema.Autoencoder] = [
+    schema.ConvAutoencoder(channels=2, width=8, halvings=2),
+    schema.MlpAutoencoder(kind="mlp", latent=6, width=16, depth=1),
+    schema.IdentityAutoencoder(kind="identity"),
+]
+
+
+def make(
+    network: schema.Network = NETWORKS[0],
+    embedding: schema.Embedding = EMBEDDINGS[0],
+    autoencoder: schema.Autoencoder = AUTOENCODERS[0],
+    **model: object,
+) -> ScoreNeuralOperator:
+    torch.manual_seed(0)
+    return ScoreNeuralOperator(
+        OperatorSpec(
+            model=schema.Model(autoencoder=autoencoder, network=network, **model),  # pyright: ignore
+            embedding=embedding,
+            domain="image",
+            shape=(1, 8, 16),
+            shift=(0.0,),
+            scale=(255.0,),
+            seen=("a", "b", "c"),
+        )
+    )
+
+
+def make_batch(operator: ScoreNeuralOperator, targets: int = 4) -> Batch:
+    source = torch.Generator().manual_seed(1)
+    dims, lengths = operator.autoencoder.size, torch.tensor([1, 5, 2])
+
+    def pixels(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 256, (*shape, 1, 8, 16), generator=source, dtype=torch.uint8)
+
+    return Batch(
+        context=pixels(8),
+        lengths=lengths,
+        rows=torch.arange(3),
+        targets=pixels(3, targets),
+        times=torch.rand(3, targets, generator=source),
+        noise=torch.randn(3, targets, dims, generator=source),
+        posterior=torch.randn(3, targets, dims, generator=source),
+        null=torch.rand(3, targets, generator=source) < 0.3,
+    )
+
+
+def wake(operator: ScoreNeuralOperator) -> ScoreNeuralOperator:
+    """Zero-initialised layers hide what flows through them."""
+    source = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in operator.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=source))
+    return operator.eval()
+
+
+@pytest.mark.parametrize(
+    ("network", "embedding", "autoencoder"), list(product(NETWORKS, EMBEDDINGS, AUTOENCODERS))
+)
+def test_every_parameter_is_in_the_loss(
+    network: schema.Network, embedding: schema.Embedding, autoencoder: schema.Autoencoder
+) -> None:
+    # data parallelism hangs on a parameter that a step leaves out
+    operator = make(network, embedding, autoencoder)
+    operator(make_batch(operator), schema.Objective(), 0.1)["total"].backward()
+    assert [n for n, p in operator.named_parameters() if p.grad is None] == []
+
+
+def test_micro_batches_add_up_to_the_whole() -> None:
+    operator = wake(make())
+    batch = make_batch(operator)
+    whole = operator(batch, schema.Objective(), 0.1)
+    parts = [operator(batch.part(i, i + 1), schema.Objective(), 0.1) for i in range(3)]
+    for name in ("total", "reconstruction", "kl", "score"):
+        mean = torch.stack([part[name] for part in parts]).mean()
+        torch.testing.assert_close(mean, whole[name], rtol=1e-5, atol=1e-5)
+    total = torch.stack([part["latent_sum"] for part in parts]).sum(0)
+    torch.testing.assert_close(total, whole["latent_sum"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "flows"), [(0.0, False), (0.5, True), (1.0, True)])
+def test_how_much_of_the_score_reaches_the_autoencoder(share: float, flows: bool) -> None:
+    operator = wake(make())
+    operator(make_batch(operator), schema.Objective(score_gradient=share), 0.1)["score"].backward()
+    found = [p.grad is not None and bool(p.grad.any()) for p in operator.autoencoder.encoder.parameters()]
+    assert any(found) == flows
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS[:3])
+def test_embedding_is_a_mean_of_features(embedding: schema.Embedding) -> None:
+    operator = wake(make(embedding=embedding))
+    context = make_batch(operator).context
+    whole = operator.embed(context)
+    shuffled = operator.embed(context.flip(0))
+    torch.testing.assert_close(shuffled, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(operator.embed(context, chunk=3), whole, rtol=1e-5, atol=1e-5)
+    # sums of two shards add up to the sums of both
+    one, two = (
+        operator.embed_sums(part, torch.tensor([len(part)])) for part in context.split([3, 5])
+    )
+    merged = operator.embedder.read_out((one + two).mean)[0]
+    torch.testing.assert_close(merged, whole, rtol=1e-5, atol=1e-5)
+    # the batched form that training uses is the same
+    batched = operator.embedder(operator._context_view(context), torch.tensor([3, 5]))
+    torch.testing.assert_close(batched[0], operator.embed(context[:3]), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_weighs_the_context() -> None:
+    # with the mean alone, doubling a set's members changes nothing; a copy of one member does
+    operator = wake(make())
+    context = make_batch(operator).context
+    twice = operator.embed(torch.cat([context, context]))
+    torch.testing.assert_close(twice, operator.embed(context), rtol=1e-5, atol=1e-5)
+
+
+def test_guidance() -> None:
+    operator = wake(make())
+    u = operator.embed(make_batch(operator).context)
+    plain = operator.sample(u, 3, steps=4)
+    assert plain.shape == (3, 1, 8, 16)
+    assert plain.dtype == torch.uint8
+    torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=1.0), plain)
+    free = operator.sample(operator.null.detach(), 3, steps=4)
+    torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=0.0), free)
+
+
+def test_latent_statistics_standardise() -> None:
+    operator = make()
+    latents = 3 + 2 * torch.randn(5000, 16, generator=torch.Generator().manual_seed(0)).double()
+    for _ in range(3):
+        operator.update_latent(latents.sum(0), latents.square().sum(0), 5000)
+    torch.testing.assert_close(operator.latent_mean, latents.mean(0).float(), rtol=1e-4, atol=1e-4)
+    deviation = latents.std(0, correction=0).float()
+    torch.testing.assert_close(operator.latent_deviation, deviation, rtol=1e-4, atol=1e-4)
+
+
+def test_density_of_vectors_integrates_to_one() -> None:
+    torch.manual_seed(0)
+    spec = OperatorSpec(
+        model=schema.Model(
+            autoencoder=AUTOENCODERS[2], network=NETWORKS[1], likelihood="gaussian"
+        ),
+        embedding=schema.Prototype(kind="prototype"),
+        domain="vector",
+        shape=(1,),
+        shift=(2.0,),
+        scale=(3.0,),
+        seen=("a",),
+    )
+    operator = wake(ScoreNeuralOperator(spec)).double()
+    grid = torch.linspace(-28, 32, 801).double()[:, None]
+    u = operator.embed(torch.tensor([[1.0], [2.5]]))
+    density = operator.log_prob(u, grid, tolerance=1e-6).exp()
+    assert float(torch.trapezoid(density, grid[:, 0])) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_save_and_load(tmp_path: Path, embedding: schema.Embedding) -> None:
+    operator = wake(make(embedding=embedding))
+    operator.save_pretrained(tmp_path)
+    loaded = ScoreNeuralOperator.from_pretrained(tmp_path)
+    assert loaded.spec == operator.spec
+    for (name, a), (_, b) in zip(
+        operator.state_dict().items(), loaded.state_dict().items(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_loading_nothing_or_something_damaged(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no trained operator here"):
+        ScoreNeuralOperator.from_pretrained(tmp_path)
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match="files are damaged"):
+        ScoreNeuralOperator.from_pretrained(tmp_path)
+
+
+def test_bad_samples() -> None:
+    operator = make()
+    with pytest.raises(DataError, match=r"wrong shape.*\(2, 1, 9, 16\).*\(K, 1, 8, 16\)"):
+        operator.embed(torch.zeros(2, 1, 9, 16))
+    with pytest.raises(DataError, match="K >= 1"):
+        operator.embed(torch.zeros(0, 1, 8, 16))
+    with pytest.raises(DataError, match="not finite"):
+        operator.embed(torch.full((2, 1, 8, 16), float("nan")))
+
+
+def test_a_conditional_model_says_what_it_cannot() -> None:
+    operator = make(embedding=EMBEDDINGS[3])
+    with pytest.raises(DataError, match="conditional model cannot embed.*embedding.kind"):
+        operator.embed(make_batch(operator).context)
+    assert operator.seen_embedding("b") is not None
+
+
+def test_settings_that_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match="does not fit the data.*divisible by 16"):
+        make(autoencoder=schema.ConvAutoencoder(halvings=4))

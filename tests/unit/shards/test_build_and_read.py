@@ -1,0 +1,190 @@
+"""Building and reading: whole or not at all, resumable, local or remote, checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sno_dist.config.load import load_config
+from sno_dist.errors import ArtifactError, DataError
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import open_manifest
+from sno_dist.shards.reader import Reader
+from sno_dist.shards.sources.factory import make_source
+
+from tests.unit.shards.small import small_config
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    build_shards(small_config(root))
+    return root
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built / "shards", tmp_path / "shards")
+    return tmp_path
+
+
+def test_every_sample_arrives(built: Path) -> None:
+    config = small_config(built)
+    manifest, source = open_manifest(config), make_source(config.shards.source, config.shards.split)
+    assert len(manifest.split("seen")) == 70
+    assert len(manifest.split("unseen")) == 30
+    reader = Reader(manifest)
+    for name in ("00", "37", "99"):
+        entry = manifest.entry(name)
+        for role in ("model", "judge", "reference"):
+            np.testing.assert_array_equal(reader.all(entry, role), source.draw(name, role))
+    index = np.array([69, 0, 33, 33])
+    got = reader.take(manifest.entry("00"), "model", index)
+    np.testing.assert_array_equal(got, source.draw("00", "model")[index])
+
+
+def test_several_shards_read_as_one(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "shards.shard=25", "shards.block=10")
+    manifest = build_shards(config)
+    entry = manifest.entry("42")
+    assert [s.count for s in entry.roles["model"]] == [25, 25, 20]
+    source = make_source(config.shards.source, config.shards.split)
+    index = np.array([60, 3, 24, 25, 49, 50])
+    got = Reader(manifest).take(entry, "model", index)
+    np.testing.assert_array_equal(got, source.draw("42", "model")[index])
+
+
+def test_out_of_range(built: Path) -> None:
+    manifest = open_manifest(small_config(built))
+    with pytest.raises(DataError, match="index out of range.*got: 70 .*below 70"):
+        Reader(manifest).take(manifest.entries[0], "model", np.array([70]))
+
+
+def test_the_same_command_finds_it_built(built: Path) -> None:
+    before = (built / "shards/manifest.json").stat().st_mtime_ns
+    build_shards(small_config(built))
+    assert (built / "shards/manifest.json").stat().st_mtime_ns == before
+
+
+def test_another_config_is_refused_by_name(built: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"another config.*shards\.source\.model: 70 -> 71"):
+        build_shards(small_config(built, "shards.source.model=71"))
+
+
+def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sno_dist.shards import build
+
+    real, calls = build.write_shard, []
+
+    def failing(root: Path, file: str, samples: np.ndarray, block: int) -> object:
+        calls.append(file)
+        if len(calls) == 100:
+            raise OSError(28, "No space left on device")
+        return real(root, file, samples, block)
+
+    monkeypatch.setattr(build, "write_shard", failing)
+    with pytest.raises(OSError, match="No space"):
+        build_shards(small_config(tmp_path))
+    assert not (tmp_path / "shards").exists()
+    manifest = build_shards(small_config(tmp_path))
+    # three shards a distribution: 33 whole distributions were kept, the 34th was begun
+    assert len(calls) == 100 + 300 - 99
+    assert len(manifest.entries) == 100
+
+
+def test_a_missing_shard_is_seen_at_once(copy: Path) -> None:
+    next((copy / "shards/seen/00").glob("model*")).unlink()
+    with pytest.raises(ArtifactError, match="file of the artifact is missing.*seen/00/model"):
+        open_manifest(small_config(copy))
+
+
+def test_a_flipped_byte_is_seen_when_read(copy: Path) -> None:
+    path = next((copy / "shards/seen/00").glob("model*"))
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 255
+    path.write_bytes(data)
+    manifest = open_manifest(small_config(copy))
+    with pytest.raises(DataError, match="a shard was changed.*build the shards again"):
+        Reader(manifest).take(manifest.entry("00"), "model", np.arange(2))
+
+
+def test_a_wrong_manifest(copy: Path) -> None:
+    path = copy / "shards/manifest.json"
+    value = json.loads(path.read_text())
+    text = json.dumps({**value, "entries": [{"name": "x"}]}).encode()
+    size = path.stat().st_size
+    path.write_bytes(text.ljust(size))
+    with pytest.raises(ArtifactError, match="manifest cannot be read.*KeyError"):
+        open_manifest(small_config(copy))
+    path.write_bytes(text)
+    with pytest.raises(ArtifactError, match="wrong size"):
+        open_manifest(small_config(copy))
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = small_config(tmp_path, f"shards.path={tmp_path}/file/shards")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        build_shards(config)
+
+
+def test_bad_values_name_the_distribution(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    array = np.zeros((50, 3), np.float32)
+    np.save(tmp_path / "data/good.npy", array)
+    array[17, 1] = np.nan
+    np.save(tmp_path / "data/bad.npy", array)
+    overrides = [f"shards.path={tmp_path}/shards", "shards.source.kind=folder"]
+    config = load_config(None, [*overrides, f"shards.source.path={tmp_path}/data"])
+    with pytest.raises(DataError, match="finite"):
+        build_shards(config)
+    np.save(tmp_path / "data/bad.npy", array[:1] * 0)
+    with pytest.raises(DataError, match="few|sample"):
+        build_shards(config)
+
+
+@pytest.fixture
+def server(copy: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    handler = partial(Quiet, directory=str(copy))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}/shards"
+        httpd.shutdown()
+
+
+def test_over_http(server: str, copy: Path, built: Path) -> None:
+    cache = f"shards.cache={copy}/cache"
+    remote = open_manifest(small_config(copy, f"shards.path={server}", cache))
+    local = open_manifest(small_config(built))
+    reader = Reader(remote, cache=str(copy / "cache"))
+    got = reader.all(remote.entry("37"), "model")
+    np.testing.assert_array_equal(got, Reader(local).all(local.entry("37"), "model"))
+    assert len(list((copy / "cache").rglob("*.tar"))) == 1
+
+
+def test_a_damaged_remote_shard_is_named(
+    server: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sno_dist.shards.reader.time.sleep", lambda _: None)
+    path = next((copy / "shards/seen/00").glob("model*"))
+    path.write_bytes(path.read_bytes()[:-100])
+    manifest = open_manifest(small_config(copy, f"shards.path={server}"))
+    reader = Reader(manifest, cache=str(copy / "cache"))
+    with pytest.raises(DataError, match=r"could not be fetched whole.*seen/00/model.*4 times"):
+        reader.all(manifest.entry("00"), "model")
+
+
+def test_no_such_address(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "shards.path=http://127.0.0.1:9/none")
+    with pytest.raises(ArtifactError, match="no complete shards at this address"):
+        open_manifest(config)

@@ -1,0 +1,107 @@
+"""The parts of training: rates, the moving average, the loader in every world."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from sno_dist.config.schema import Config, Training
+from sno_dist.errors import DataError
+from sno_dist.runtime.world import World
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import Manifest
+from sno_dist.training.ema import Ema
+from sno_dist.training.loader import StepBatches, batches, make_plan
+from sno_dist.training.optim import learning_rates
+
+from tests.unit.shards.small import small_config
+
+
+def test_rates_rise_fall_and_rest() -> None:
+    training = Training(
+        steps=1000, warmup=99, learning_rate=1.0, final=0.1, autoencoder_end=0.5, autoencoder_rate=2
+    )
+    assert learning_rates(0, training)[0] == pytest.approx(0.01)
+    assert learning_rates(99, training)[0] == pytest.approx(0.98, abs=0.01)
+    assert learning_rates(999, training)[0] == pytest.approx(0.1, abs=0.001)
+    assert learning_rates(499, training)[1] == pytest.approx(0.2, abs=0.001)
+    assert learning_rates(500, training)[1] == 0
+    rates = [learning_rates(step, training)[0] for step in range(100, 1000)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_average_moves_where_bfloat16_would_not() -> None:
+    module = torch.nn.Linear(4, 4, bias=False)
+    torch.nn.init.ones_(module.weight)
+    ema = Ema(module, 0.9999)
+    with torch.no_grad():
+        module.weight.mul_(1.01)
+    for step in range(100_000, 100_010):
+        ema.update(module, step)
+    moved = ema.tensors()["weight"].mean().item() - 1
+    # near 1 a float32 resolves 6e-8, and a step is 1e-6
+    assert moved == pytest.approx(0.01 * (1 - 0.9999**10), rel=0.1)
+    with ema.applied(module):
+        assert module.weight.mean().item() == pytest.approx(1 + moved, rel=1e-6)
+    assert module.weight.mean().item() == pytest.approx(1.01, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Manifest]:
+    config = small_config(tmp_path_factory.mktemp("population"))
+    return config, build_shards(config)
+
+
+def fingerprints(
+    population: tuple[Config, Manifest], size: int, workers: int, start: int, stop: int
+) -> dict[tuple[int, int], str]:
+    """(step, slot) -> hash of everything that the slot's distribution brings to the step."""
+    config, manifest = population
+    found = {}
+    for rank in range(size):
+        world = World(rank=rank, size=size)
+        dataset = StepBatches(config, manifest, world, dims=3)
+        slots = list(world.deal(config.training.distributions))
+        for step, batch in enumerate(batches(dataset, start, stop, workers), start):
+            for place, slot in enumerate(slots):
+                part = batch.part(place, place + 1)
+                names = ("context", "rows", "targets", "times", "noise", "posterior", "null")
+                data = b"".join(getattr(part, name).numpy().tobytes() for name in names)
+                found[step, slot] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_batches_are_the_same_in_every_world(
+    population: tuple[Config, Manifest], size: int, workers: int
+) -> None:
+    reference = fingerprints(population, 1, 0, 0, 6)
+    assert len(set(reference.values())) == len(reference) == 36
+    assert fingerprints(population, size, workers, 0, 6) == reference
+
+
+def test_resuming_at_a_step_needs_no_replay(population: tuple[Config, Manifest]) -> None:
+    whole = fingerprints(population, 1, 0, 0, 6)
+    late = fingerprints(population, 2, 1, 4, 6)
+    assert late == {key: value for key, value in whole.items() if key[0] >= 4}
+
+
+def test_a_distribution_too_small_for_a_step(population: tuple[Config, Manifest]) -> None:
+    config, manifest = population
+    training = config.training.model_copy(update={"targets": 70})
+    with pytest.raises(DataError, match="smaller than its context set and targets"):
+        make_plan(config.model_copy(update={"training": training}), manifest)
+
+
+def test_a_missing_shard_is_named_in_training(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    manifest = build_shards(config)
+    for path in (tmp_path / "shards/seen").rglob("model*"):
+        path.unlink()
+    dataset = StepBatches(config, manifest, World(), dims=3)
+    with pytest.raises(DataError, match="a shard is missing"):
+        dataset[0]

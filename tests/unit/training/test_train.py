@@ -1,0 +1,165 @@
+"""Training as a whole, in one process: exact resuming, and every way it refuses to go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from sno_dist import ScoreNeuralOperator
+from sno_dist.config.schema import Config
+from sno_dist.embedding.fit import fit_embedding
+from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
+from sno_dist.runtime import preemption
+from sno_dist.shards.build import build_shards
+from sno_dist.training.checkpoint import Checkpoint
+from sno_dist.training.train import train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.unit.shards.small import small_config
+
+TINY = (
+    "embedding.width=16",
+    "embedding.features=4",
+    "model.autoencoder.width=8",
+    "model.autoencoder.channels=2",
+    "model.network.width=32",
+    "model.network.hidden=32",
+    "model.network.blocks=2",
+    "training.steps=8",
+    "training.save_every=3",
+    "training.log_every=2",
+    "training.picture_every=4",
+    "training.warmup=2",
+    "training.workers=0",
+    "training.precision=fp32",
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Each run is a process of its own in life; accelerate keeps its precision for good."""
+    yield
+    AcceleratorState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    build_shards(small_config(root))
+    return root / "shards"
+
+
+def tiny(root: Path, shards: Path, *overrides: str) -> Config:
+    return small_config(root, *TINY, f"shards.path={shards}", *overrides)
+
+
+def go(config: Config) -> Checkpoint:
+    manifest = build_shards(config)
+    return train(config, manifest, fit_embedding(config, manifest))
+
+
+def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    # a copy: the file is mapped, and a test may write to it
+    return {k: v.clone() for k, v in load_file(checkpoint.path / "raw.safetensors").items()}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Raise the flag that a signal raises, when the loop asks for the `step`-th time."""
+    asked = iter(range(10**6))
+    monkeypatch.setattr(preemption, "requested", lambda: next(asked) == step - 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    whole = go(tiny(tmp_path / "a", shards, f"training.precision={precision}"))
+    config = tiny(tmp_path / "b", shards, f"training.precision={precision}")
+    for step in (2, 3):
+        stop_at(monkeypatch, step)
+        with pytest.raises(Preempted, match="asked to stop.*run the same command"):
+            go(config)
+    monkeypatch.undo()
+    resumed = go(config)
+    assert resumed.step == whole.step == 8
+    mine, theirs = weights(resumed), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    averaged = [load_file(c.path / "model.safetensors") for c in (resumed, whole)]
+    assert all(torch.equal(averaged[0][name], averaged[1][name]) for name in averaged[1])
+
+
+def test_what_a_run_leaves(tmp_path: Path, shards: Path) -> None:
+    checkpoint = go(tiny(tmp_path, shards))
+    run = tmp_path / "run"
+    assert sorted(p.name for p in (run / "training").glob("step-*")) == [
+        "step-00000006",
+        "step-00000008",
+    ]
+    assert (run / "training/LATEST").read_text() == "step-00000008\n"
+    operator = ScoreNeuralOperator.from_pretrained(run)
+    averaged = load_file(checkpoint.path / "model.safetensors")
+    assert all(torch.equal(v, averaged[k]) for k, v in operator.state_dict().items())
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss/score")] == [2, 4, 6, 8]
+    assert {"pictures/reconstruction", "pictures/seen", "pictures/unseen"} <= set(
+        events.Tags()["images"]
+    )
+    rows = (run / "tensorboard").rglob("metadata.tsv")
+    assert len(next(rows).read_text().splitlines()) == 101
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(tmp_path, shards)
+    first = weights(go(config))
+    newest = tmp_path / "run/training/step-00000008/raw.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 255
+    newest.write_bytes(data)
+    second = weights(go(config))
+    assert "passing over a damaged checkpoint" in capsys.readouterr().err
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_config_in_the_same_folder(tmp_path: Path, shards: Path) -> None:
+    go(tiny(tmp_path, shards))
+    with pytest.raises(
+        ArtifactError, match=r"another config.*training\.learning_rate: 0.002 -> 0.5"
+    ):
+        go(tiny(tmp_path, shards, "training.learning_rate=0.5"))
+    # what changes only how it runs is no other config
+    go(tiny(tmp_path, shards, "training.workers=1", "training.micro=2"))
+
+
+def test_two_runs_in_one_folder(tmp_path: Path, shards: Path) -> None:
+    from sno_dist.runtime.lock import locked
+
+    config = tiny(tmp_path, shards)
+    pattern = rf"cannot be taken.*in use by process {os.getpid()}"
+    with locked(tmp_path / "run"), pytest.raises(RunError, match=pattern):
+        go(config)
+    go(config)
+
+
+def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
+    with pytest.raises(RunError, match="not finite at step [0-9]; nothing was updated"):
+        go(tiny(tmp_path, shards, "training.learning_rate=1e30"))
+
+
+def test_launcher_and_config_must_agree(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ConfigError, match=r"disagree on precision.*bf16 against fp32"):
+        go(tiny(tmp_path, shards))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
+            go(tiny(tmp_path, shards, "training.precision=fp16"))
