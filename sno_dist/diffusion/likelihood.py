@@ -23,7 +23,7 @@ def log_density(
     probes: Tensor | None = None,
     tolerance: float = 1e-5,
 ) -> Tensor:
-    """ln p_0(x) in nats.
+    """Ln p_0(x) in nats.
 
     Equation: ln p_0(x) = ln p_1(x_1) + integral over t of div v, v = f x - g^2 s / 2, integrated
     forward; div v = e' J e averaged over the probes, each fixed for the whole solve.

@@ -146,5 +146,5 @@ class SubVariancePreserving(LinearBeta):
         return -self.beta(t) * torch.expm1(-2 * self.integral(t))
 
     def time(self, level: Tensor) -> Tensor:
-        """level = 2 sinh(B / 2), so B = 2 asinh(level / 2)."""
+        """Level = 2 sinh(B / 2), so B = 2 asinh(level / 2)."""
         return self.inverse(2 * torch.asinh(0.5 * level))

@@ -105,9 +105,7 @@ def heun(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: No
     scaled = x / float(alphas[0])
     for i in range(len(times) - 1):
         here, there = float(grid[i]), float(grid[i + 1])
-        slope = (
-            scaled - _denoise(score, schedule, scaled * float(alphas[i]), times[i])
-        ) / here
+        slope = (scaled - _denoise(score, schedule, scaled * float(alphas[i]), times[i])) / here
         trial = scaled + (there - here) * slope
         ahead = (
             trial - _denoise(score, schedule, trial * float(alphas[i + 1]), times[i + 1])
@@ -144,9 +142,11 @@ def predictor_corrector(
     """
     for i in range(len(times) - 1):
         s, z = score(x, _at(times[i], x)), noise()
-        e = 2 * float(schedule.alpha(times[i])) ** 2 * (
-            snr * z.flatten(1).norm(dim=1) / s.flatten(1).norm(dim=1)
-        ).square()
+        e = (
+            2
+            * float(schedule.alpha(times[i])) ** 2
+            * (snr * z.flatten(1).norm(dim=1) / s.flatten(1).norm(dim=1)).square()
+        )
         x = x + like(e, x) * s + like((2 * e).sqrt(), x) * z
         x = _reverse_step(score, schedule, x, times[i], times[i + 1], noise)
     return _denoise(score, schedule, x, times[-1])

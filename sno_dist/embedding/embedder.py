@@ -41,7 +41,7 @@ class Embedder(nn.Module):
         raise NotImplementedError
 
     def rows(self, index: Tensor) -> Tensor | None:
-        """u of seen distributions from a table, (P,) to (P, U); None where contexts give it."""
+        """U of seen distributions from a table, (P,) to (P, U); None where contexts give it."""
         del index
         return None
 
@@ -50,7 +50,7 @@ class Embedder(nn.Module):
         return sum_features(self.features(x), lengths)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """u of context sets laid end to end: (sum of K, ...), (P,) to (P, U)."""
+        """U of context sets laid end to end: (sum of K, ...), (P,) to (P, U)."""
         return self.read_out(self.sums(x, lengths).mean)
 
 

@@ -15,7 +15,9 @@ __all__ = ["Kme"]
 
 
 class Kme(Embedder):
-    """Equation: phi(x)_j = mean_b k(x, x^j_b) over anchor distribution j, so that the mean of phi
+    """Inner products with the seen distributions' mean embeddings, centred and projected.
+
+    Equation: phi(x)_j = mean_b k(x, x^j_b) over anchor distribution j, so that the mean of phi
     over a context set is (<mu, mu_j>)_j; read-out: centring and projection (eq. 11, 25).
 
     Args:
@@ -44,9 +46,7 @@ class Kme(Embedder):
         """(n, *shape) to (n, N) float64 kernel means."""
         flat = x.flatten(1).double()
         bandwidth = float(self.bandwidth)
-        columns = [
-            gaussian(flat, anchor.double(), bandwidth).mean(1) for anchor in self.anchors
-        ]
+        columns = [gaussian(flat, anchor.double(), bandwidth).mean(1) for anchor in self.anchors]
         return torch.stack(columns, 1)
 
     def read_out(self, mean: Tensor) -> Tensor:

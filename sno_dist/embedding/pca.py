@@ -30,7 +30,7 @@ class RkhsPca:
     kept: float
 
     def __call__(self, products: Tensor) -> Tensor:
-        """u of new distributions from their inner products with the anchors.
+        """U of new distributions from their inner products with the anchors.
 
         Equation: u_k = c_k' (kappa_j - mean kappa - mean_j K + mean K) / sqrt(w_k) (eq. 11, 25,
         with the component's and the summation's index told apart).

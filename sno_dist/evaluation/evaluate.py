@@ -1,4 +1,4 @@
-"""Stage 5: compare samples with held-out real ones, each rank its distributions; write the report."""
+"""Stage 5: compare samples with held-out real ones, each rank its share; write the report."""
 
 from __future__ import annotations
 
@@ -201,4 +201,3 @@ def _record_hparams(config: Config, summary: dict[str, Any]) -> None:
     tracker = Tracker(run_folder(config))
     tracker.hparams(settings, metrics)
     tracker.close()
-

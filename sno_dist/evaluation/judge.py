@@ -62,7 +62,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
             settings,
             seed=config.seed,
             classes=len(parts),
-            progress=lambda step, total, loss: progress.advance(note=f"loss {loss:.3f}"),
+            progress=lambda _step, _total, loss: progress.advance(note=f"loss {loss:.3f}"),
             device=device(),
         )
 

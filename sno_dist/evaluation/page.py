@@ -71,9 +71,7 @@ def _galleries(
     """Samples from the whole context; for an unseen image distribution from one example too."""
     domain = reader.manifest.domain
     count = SHOWN[domain]
-    real = reader.take(
-        entry, "reference", np.arange(min(count, entry.count("reference")))
-    )
+    real = reader.take(entry, "reference", np.arange(min(count, entry.count("reference"))))
     note = "" if accuracy is None else f"{100 * accuracy:.0f} % named rightly"
     found = []
     if (key := f"{entry.split}/all/{entry.name}") in samples.shards:

@@ -1,1 +1,1 @@
-"""The one module that training wraps: embedder, autoencoder, score and schedule, and its factory."""
+"""The one module that training wraps, and the factory of its parts."""

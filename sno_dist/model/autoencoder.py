@@ -107,9 +107,7 @@ class ConvAutoencoder(Autoencoder):
         halvings: How many times height and width are halved.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], *, channels: int, width: int, halvings: int
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], *, channels: int, width: int, halvings: int) -> None:
         super().__init__()
         colours, height, breadth = shape
         self.grid = (height >> halvings, breadth >> halvings)
@@ -118,7 +116,7 @@ class ConvAutoencoder(Autoencoder):
         widths = [width << i for i in range(halvings)]
         self.encoder = _encoder(colours, widths, 2 * channels)
         self.decoder = _decoder(channels, widths, colours)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance, (N, T C)."""
@@ -171,6 +169,4 @@ def _decoder(channels: int, widths: list[int], colours: int) -> nn.Sequential:
             nn.SiLU(),
         ]
         entries = width
-    return nn.Sequential(
-        *layers, nn.Conv2d(entries, 4 * colours, 3, padding=1), nn.PixelShuffle(2)
-    )
+    return nn.Sequential(*layers, nn.Conv2d(entries, 4 * colours, 3, padding=1), nn.PixelShuffle(2))

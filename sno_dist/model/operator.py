@@ -166,7 +166,7 @@ class ScoreNeuralOperator(nn.Module):
 
     @torch.no_grad()
     def seen_embedding(self, name: str) -> Tensor | None:
-        """u of a seen distribution from the embedder's table, (U,); None where there is none."""
+        """U of a seen distribution from the embedder's table, (U,); None where there is none."""
         row = torch.tensor([self.spec.seen.index(name)], device=self.null.device)
         rows = self.embedder.rows(row)
         return None if rows is None else rows[0]
@@ -178,7 +178,7 @@ class ScoreNeuralOperator(nn.Module):
 
     @torch.no_grad()
     def embed(self, context: Tensor, *, chunk: int = 1024) -> Tensor:
-        """u of a distribution known by samples alone.
+        """U of a distribution known by samples alone.
 
         Args:
             context: (K, *shape) samples, data units, K >= 1.
@@ -191,9 +191,7 @@ class ScoreNeuralOperator(nn.Module):
             DataError: If there are no samples, or they are of another shape or not finite.
         """
         context = self._check(context)
-        parts = [
-            self.embed_sums(part, torch.tensor([len(part)])) for part in context.split(chunk)
-        ]
+        parts = [self.embed_sums(part, torch.tensor([len(part)])) for part in context.split(chunk)]
         sums = sum(parts[1:], parts[0])
         return self.embedder.read_out(sums.mean)[0]
 
@@ -260,7 +258,7 @@ class ScoreNeuralOperator(nn.Module):
     def log_prob(
         self, u: Tensor, x: Tensor, *, probes: int | None = None, tolerance: float = 1e-5
     ) -> Tensor:
-        """ln p(x | u) in nats by the probability-flow ODE.
+        """Ln p(x | u) in nats by the probability-flow ODE.
 
         Without an autoencoder it is the density of x in data units; with one it is the density
         of the latent mean of x, since a decoder that changes dimension has no density.

@@ -40,7 +40,7 @@ def start() -> None:
 def device() -> torch.device:
     """This rank's device."""
     start()
-    return PartialState().device
+    return torch.device(str(PartialState().device))
 
 
 def build_accelerator(precision: Precision) -> Accelerator:

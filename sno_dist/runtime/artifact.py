@@ -194,9 +194,7 @@ def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
     stamp = temporary / ".inputs"
     token = digest(inputs)
     try:
-        if temporary.exists() and not (
-            resume and stamp.is_file() and stamp.read_text() == token
-        ):
+        if temporary.exists() and not (resume and stamp.is_file() and stamp.read_text() == token):
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True, exist_ok=True)
         stamp.write_text(token)

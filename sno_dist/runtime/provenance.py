@@ -54,7 +54,7 @@ def _git(*words: str) -> str | None:
     """What git says of the package's own checkout; None where there is none."""
     try:
         done = subprocess.run(
-            ["git", *words],  # noqa: S607 - whichever git the user has
+            ["git", *words],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

@@ -61,7 +61,9 @@ class Tracker:
         """Write the settings beside the final metrics, once, under a name that does not change."""
         if self._writer is None:
             return
-        plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
+        plain = {
+            k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()
+        }
         self._writer.add_hparams(plain, dict(metrics), run_name="hparams")
 
     def close(self) -> None:

@@ -58,13 +58,13 @@ class Drawer:
         return drawn.reshape(len(unit.entries), count, *drawn.shape[1:])
 
     def _embeddings(self, entry: Entry, k: int | None) -> Tensor:
-        """u for each sample of one distribution, (samples, U)."""
+        """U for each sample of one distribution, (samples, U)."""
         groups = groups_of(self._sampling, k)
         rows = [self.embed(entry, k, group) for group in range(groups[-1] + 1)]
         return torch.stack(rows)[torch.from_numpy(groups)]
 
     def embed(self, entry: Entry, k: int | None = None, group: int = 0) -> Tensor:
-        """u of one context set of a distribution, (U,)."""
+        """U of one context set of a distribution, (U,)."""
         operator = self._operator
         if not operator.embeds:
             row = operator.seen_embedding(entry.name)

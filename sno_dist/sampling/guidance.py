@@ -1,8 +1,9 @@
-"""Choosing the guidance weight on seen distributions alone: where diversity is that of real data."""
+"""Choosing the guidance weight on seen distributions alone, where diversity is the real one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -41,9 +42,7 @@ def seen_diversity(
     mine = [divmod(i, len(entries)) for i in collectives.world().deal(ratios.numel())]
     with Progress(len(mine), PHASE) as progress:
         for row, column in mine:
-            ratios[row, column] = _ratio(
-                drawer, operator, reader, entries[column], weights[row]
-            )
+            ratios[row, column] = _ratio(drawer, operator, reader, entries[column], weights[row])
             progress.advance()
     means = collectives.sum_over_ranks(ratios, PHASE).mean(1).tolist()
     found = dict(zip(weights, means, strict=True))
@@ -57,7 +56,7 @@ def crossing(diversity: dict[float, float]) -> float:
     Where it does not cross, the end of the grid that is nearer to 1.
     """
     weights = sorted(diversity)
-    for low, high in zip(weights[:-1], weights[1:], strict=True):
+    for low, high in pairwise(weights):
         above, below = diversity[low] - 1, diversity[high] - 1
         if above >= 0 >= below and above > below:
             return round(low + (high - low) * above / (above - below), 3)

@@ -53,7 +53,8 @@ def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -
     conditions: list[tuple[SplitName, int | None]] = [("seen", None)]
     if unseen:
         _check_sizes(sampling, manifest)
-        conditions += [("unseen", k) for k in (*sampling.contexts, None)]
+        conditions += [("unseen", k) for k in sampling.contexts]
+        conditions.append(("unseen", None))
     width = max(1, sampling.batch // sampling.samples)
     units = []
     for split, k in conditions:
@@ -71,9 +72,7 @@ def groups_of(sampling: Sampling, k: int | None) -> NDArray[np.int64]:
     return np.zeros_like(index) if k is None else index // sampling.per_context
 
 
-def context_of(
-    seed: int, entry: Entry, k: int | None, group: int
-) -> NDArray[np.int64]:
+def context_of(seed: int, entry: Entry, k: int | None, group: int) -> NDArray[np.int64]:
     """Sample indices of one context set, in the role `model`: (K,)."""
     count = entry.count("model")
     if k is None:

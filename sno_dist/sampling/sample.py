@@ -78,7 +78,7 @@ def _guidance(
     config: Config, drawer: Drawer, reader: Reader, operator: Any, target: Path
 ) -> tuple[float, dict[str, float]]:
     chosen = config.sampling.guidance
-    if isinstance(chosen, float):
+    if not isinstance(chosen, tuple):
         return chosen, {}
     kept = target / GUIDANCE
     diversity: dict[str, float] | None = None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sno_dist.diffusion.schedule import Schedule, level, like
 
-__all__ = ["Prediction", "PreconditionedScore"]
+__all__ = ["PreconditionedScore", "Prediction"]
 
 Prediction = Literal["edm", "noise"]
 

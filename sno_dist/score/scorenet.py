@@ -41,9 +41,7 @@ class ScoreNet(nn.Module):
         self.condition = nn.Sequential(nn.Linear(features + embedding, width), nn.SiLU())
         widths = [max(8, width >> i) for i in range(levels + 1)]
         entries = [dims, *widths[:-1]]
-        self.down = nn.ModuleList(
-            _Level(a, b, width) for a, b in zip(entries, widths, strict=True)
-        )
+        self.down = nn.ModuleList(_Level(a, b, width) for a, b in zip(entries, widths, strict=True))
         self.up = nn.ModuleList(
             _Level(widths[i + 1] if i + 1 == levels else 2 * widths[i + 1], widths[i], width)
             for i in reversed(range(levels))

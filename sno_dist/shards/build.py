@@ -80,8 +80,7 @@ def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, d
     if not world.is_main:
         return {}
     return {
-        d.name: json.loads((folder / RECORDS / f"{d.name}.json").read_text())
-        for d in distributions
+        d.name: json.loads((folder / RECORDS / f"{d.name}.json").read_text()) for d in distributions
     }
 
 

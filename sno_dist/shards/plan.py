@@ -85,7 +85,7 @@ class StepPlan:
         count = self.counts[row]
         size = min(self._context_size(source.random()), count - self.targets)
         chosen = source.choice(count, size + self.targets, replace=False)
-        return Draw(slot=slot, row=row, context=chosen[: size], targets=chosen[size:])
+        return Draw(slot=slot, row=row, context=chosen[:size], targets=chosen[size:])
 
     def _context_size(self, uniform: float) -> int:
         low, high = self.context

@@ -35,7 +35,9 @@ class Reader:
         cache: Where remote shards are kept; none: a folder in the system's temporary one.
     """
 
-    def __init__(self, manifest: Manifest, *, verify: bool = True, cache: str | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, *, verify: bool = True, cache: str | None = None
+    ) -> None:
         self.manifest = manifest
         self._verify = verify
         self._remote = "://" in manifest.root

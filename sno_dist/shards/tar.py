@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import tarfile
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 from numpy.typing import NDArray
+from webdataset.writer import TarWriter
 
 from sno_dist.errors import DataError
 from sno_dist.runtime.artifact import sha256
@@ -66,7 +67,7 @@ def write_shard(root: Path, file: str, samples: NDArray[np.generic], block: int)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as stream:
-        writer = webdataset.TarWriter(stream, encoder=False, mtime=0, user="sno", group="sno")
+        writer = TarWriter(stream, encoder=False, mtime=0, user="sno", group="sno")
         for index in range(0, len(samples), block):
             record = io.BytesIO()
             np.save(record, np.ascontiguousarray(samples[index : index + block]))
@@ -85,7 +86,7 @@ def _describe(path: Path, file: str, samples: NDArray[np.generic], block: int) -
         _read_header(stream)
         offset = stream.tell()
     stride = starts[1] - starts[0] if len(starts) > 1 else 0
-    assert all(b - a == stride for a, b in zip(starts[:-1], starts[1:], strict=True))
+    assert all(b - a == stride for a, b in pairwise(starts))
     return Shard(
         file=file,
         count=len(samples),

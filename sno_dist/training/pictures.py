@@ -33,7 +33,9 @@ def show_images(
     )
     if operator.autoencoder.trains:
         rebuilt = operator.decode(operator.encode(real)).cpu()
-        rows = torch.stack([real.unflatten(0, (len(seen), -1)), rebuilt.unflatten(0, (len(seen), -1))], 1)
+        rows = torch.stack(
+            [real.unflatten(0, (len(seen), -1)), rebuilt.unflatten(0, (len(seen), -1))], 1
+        )
         tracker.images("pictures/reconstruction", _grid(rows.flatten(0, 1)), step)
     for split in ("seen", "unseen"):
         entries = manifest.split(split)[:SHOWN]
@@ -55,9 +57,7 @@ def show_embeddings(
     tracker.embedding(torch.stack(rows), ("name", "split"), labels)
 
 
-def _embed(
-    operator: ScoreNeuralOperator, reader: Reader, entry: Entry, size: int
-) -> Tensor | None:
+def _embed(operator: ScoreNeuralOperator, reader: Reader, entry: Entry, size: int) -> Tensor | None:
     if operator.embeds:
         index = np.arange(min(size, entry.count("model")))
         return operator.embed(torch.from_numpy(reader.take(entry, "model", index)))

@@ -35,7 +35,7 @@ from sno_dist.training.ema import Ema
 from sno_dist.training.loader import StepBatches, batches
 from sno_dist.training.optim import build_optimizer, learning_rates
 from sno_dist.training.pictures import show_embeddings, show_images
-from sno_dist.training.step import Stepper, StepOutcome, is_rank_agreed
+from sno_dist.training.step import StepOutcome, Stepper, is_rank_agreed
 
 __all__ = ["train"]
 
@@ -238,4 +238,3 @@ def _check_world(config: Config) -> None:
             got=f"{size} ranks, {config.training.distributions} distributions",
             fix="raise training.distributions or launch fewer ranks",
         )
-

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from sno_dist.diffusion.schedule import Schedule, like
 from torch import Tensor
+
+from sno_dist.diffusion.schedule import Schedule, like
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Mixture:
     means: Tensor
     deviation: float
 
-    def score(self, schedule: Schedule):  # noqa: ANN201 - a closure over the schedule
+    def score(self, schedule: Schedule):
         """s(x, t), exact."""
 
         def at(x: Tensor, t: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class Gaussian:
     def __init__(self, mean: Tensor, variance: Tensor) -> None:
         self.mean, self.variance = mean, variance
 
-    def score(self, schedule: Schedule):  # noqa: ANN201
+    def score(self, schedule: Schedule):
         """s(x, t), exact, differentiable."""
 
         def at(x: Tensor, t: Tensor) -> Tensor:

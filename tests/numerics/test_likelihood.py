@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from sno_dist.diffusion.likelihood import log_density
 from sno_dist.diffusion.objective import EPSILON
 from sno_dist.diffusion.schedule import (
@@ -13,8 +15,6 @@ from sno_dist.diffusion.schedule import (
     SubVariancePreserving,
     VariancePreserving,
 )
-from torch import Tensor
-
 from tests.numerics.gaussians import Gaussian
 
 

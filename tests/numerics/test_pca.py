@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from sklearn.decomposition import KernelPCA
+
 from sno_dist.embedding.pca import centre, fit_pca
 
 GRAM = torch.tensor([[1, 0.5, 0.2], [0.5, 1, 0.4], [0.2, 0.4, 1]], dtype=torch.float64)
@@ -48,9 +49,10 @@ def test_distances_are_isometric_at_full_rank() -> None:
     u = fit_pca(gram, 7, 0.0, "isometric")(gram)
     diagonal = gram.diagonal()
     mmd = diagonal[:, None] + diagonal - 2 * gram
-    ratio = torch.cdist(u, u).square()[~torch.eye(12, dtype=torch.bool)] / mmd[
-        ~torch.eye(12, dtype=torch.bool)
-    ]
+    ratio = (
+        torch.cdist(u, u).square()[~torch.eye(12, dtype=torch.bool)]
+        / mmd[~torch.eye(12, dtype=torch.bool)]
+    )
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-6, atol=0)
     assert float(u.square().sum(1).mean()) == pytest.approx(7, rel=1e-9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from sno_dist.diffusion.schedule import (
     Schedule,
     SubVariancePreserving,

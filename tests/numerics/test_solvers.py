@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from torch import Tensor
+
 from sno_dist.diffusion import solvers
 from sno_dist.diffusion.ode import integrate
 from sno_dist.diffusion.sampler import Sampler, SolverKind
@@ -17,8 +19,6 @@ from sno_dist.diffusion.schedule import (
     VarianceExploding,
     VariancePreserving,
 )
-from torch import Tensor
-
 from tests.numerics.gaussians import Gaussian, Mixture
 
 SCHEDULES = [VarianceExploding(25.0), VariancePreserving(), SubVariancePreserving()]
@@ -31,7 +31,7 @@ def silent() -> Tensor:
     raise AssertionError("a deterministic solver asked for noise")
 
 
-def endpoint(schedule: Schedule, solver, steps: int) -> Tensor:  # noqa: ANN001
+def endpoint(schedule: Schedule, solver, steps: int) -> Tensor:
     mixture = Mixture(torch.tensor([[1.0, 0.5], [-1.0, 0.0], [0.0, -1.2]]).double(), 0.3)
     times = solvers.levels(schedule, steps, top=20.0)
     start = torch.tensor([[1.0, 0.3], [-0.4, 1.1], [0.2, -0.9], [-1.3, -0.2]]).double()
@@ -41,7 +41,7 @@ def endpoint(schedule: Schedule, solver, steps: int) -> Tensor:  # noqa: ANN001
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("solver", "order"), [(solvers.heun, 2), (solvers.dpmpp_2m, 2)])
-def test_order_of_convergence(schedule: Schedule, solver, order: int) -> None:  # noqa: ANN001
+def test_order_of_convergence(schedule: Schedule, solver, order: int) -> None:
     exact = endpoint(schedule, solvers.heun, 2000)
     coarse = (endpoint(schedule, solver, 80) - exact).norm()
     fine = (endpoint(schedule, solver, 160) - exact).norm()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config import schema
 from sno_dist.errors import ArtifactError, ConfigError, DataError
@@ -108,7 +109,9 @@ def test_micro_batches_add_up_to_the_whole() -> None:
 def test_how_much_of_the_score_reaches_the_autoencoder(share: float, flows: bool) -> None:
     operator = wake(make())
     operator(make_batch(operator), schema.Objective(score_gradient=share), 0.1)["score"].backward()
-    found = [p.grad is not None and bool(p.grad.any()) for p in operator.autoencoder.encoder.parameters()]
+    found = [
+        p.grad is not None and bool(p.grad.any()) for p in operator.autoencoder.encoder.parameters()
+    ]
     assert any(found) == flows
 
 
@@ -163,9 +166,7 @@ def test_latent_statistics_standardise() -> None:
 def test_density_of_vectors_integrates_to_one() -> None:
     torch.manual_seed(0)
     spec = OperatorSpec(
-        model=schema.Model(
-            autoencoder=AUTOENCODERS[2], network=NETWORKS[1], likelihood="gaussian"
-        ),
+        model=schema.Model(autoencoder=AUTOENCODERS[2], network=NETWORKS[1], likelihood="gaussian"),
         embedding=schema.Prototype(kind="prototype"),
         domain="vector",
         shape=(1,),

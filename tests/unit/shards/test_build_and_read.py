@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sno_dist.config.load import load_config
 from sno_dist.errors import ArtifactError, DataError
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import open_manifest
 from sno_dist.shards.reader import Reader
 from sno_dist.shards.sources.factory import make_source
-
 from tests.unit.shards.small import small_config
 
 

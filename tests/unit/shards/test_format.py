@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+
 from sno_dist.errors import DataError
 from sno_dist.shards.tar import Shard, map_shard, write_shard
 

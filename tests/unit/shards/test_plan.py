@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from sno_dist.errors import DataError
 from sno_dist.shards.plan import StepPlan
 
@@ -13,9 +14,7 @@ COUNTS = [50, 60, 70, 80, 90]
 
 
 def plan(**changes: object) -> StepPlan:
-    settings = {
-        "seed": 0, "counts": COUNTS, "distributions": 3, "targets": 8, "context": (1, 30)
-    }
+    settings = {"seed": 0, "counts": COUNTS, "distributions": 3, "targets": 8, "context": (1, 30)}
     return StepPlan(**{**settings, **changes})  # pyright: ignore
 
 

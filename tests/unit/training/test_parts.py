@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from sno_dist.config.schema import Config, Training
 from sno_dist.errors import DataError
 from sno_dist.runtime.world import World
@@ -15,7 +16,6 @@ from sno_dist.shards.manifest import Manifest
 from sno_dist.training.ema import Ema
 from sno_dist.training.loader import StepBatches, batches, make_plan
 from sno_dist.training.optim import learning_rates
-
 from tests.unit.shards.small import small_config
 
 

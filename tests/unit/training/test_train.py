@@ -10,6 +10,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
@@ -18,8 +20,6 @@ from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
 from sno_dist.training.train import train
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from tests.unit.shards.small import small_config
 
 TINY = (
