@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 __all__ = [
     "Autoencoder",
-    "Classifier",
     "Conditional",
     "Config",
     "ConvAutoencoder",
@@ -22,6 +21,7 @@ __all__ = [
     "Folder",
     "GaussianMixture",
     "IdentityAutoencoder",
+    "Judge",
     "Kme",
     "MlpAutoencoder",
     "MnistPairs",
@@ -374,7 +374,7 @@ class Sampling(Section):
 # -------------------------------------------------------------------------- evaluation
 
 
-class Classifier(Section):
+class Judge(Section):
     """The ResNet-18 that judges images, trained on glyphs that the model never sees."""
 
     path: str | None = Field(
@@ -389,9 +389,6 @@ class Classifier(Section):
 class Evaluation(Section):
     """Which figures are computed."""
 
-    classifier: Classifier | None = Field(
-        default=Classifier(), description="none: no accuracy or Frechet"
-    )
     bandwidth: PositiveFloat | None = Field(
         default=None, description="MMD; none: median of real samples"
     )
@@ -410,4 +407,5 @@ class Config(Section):
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
+    judge: Judge | None = Field(default=Judge(), description="none: no accuracy, features are data")
     evaluation: Evaluation = Evaluation()

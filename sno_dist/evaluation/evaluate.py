@@ -14,8 +14,6 @@ from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.embedding.kernels import median_bandwidth
 from sno_dist.errors import DataError, Preempted
-from sno_dist.evaluation.classifier import Classifier
-from sno_dist.evaluation.judge import find_judge
 from sno_dist.evaluation.page import compose
 from sno_dist.evaluation.report import render
 from sno_dist.evaluation.score import (
@@ -27,6 +25,8 @@ from sno_dist.evaluation.score import (
 )
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
+from sno_dist.judge.classifier import Classifier
+from sno_dist.judge.find import find_judge
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import open_artifact, reuse, write_json, writing

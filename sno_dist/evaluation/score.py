@@ -23,7 +23,7 @@ from sno_dist.evaluation.frechet import Moments, moments
 from sno_dist.evaluation.rows import as_rows
 
 if TYPE_CHECKING:  # vector data has no judge, and needs no transformers
-    from sno_dist.evaluation.classifier import Classifier
+    from sno_dist.judge.classifier import Classifier
 
 __all__ = [
     "Contexts",

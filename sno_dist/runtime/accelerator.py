@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import preemption
 
-__all__ = ["Precision", "build_accelerator", "device", "start"]
+__all__ = ["Precision", "autocast", "build_accelerator", "device", "start"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TIMEOUT = timedelta(minutes=60)
@@ -41,6 +41,12 @@ def device() -> torch.device:
     """This rank's device."""
     start()
     return torch.device(str(PartialState().device))
+
+
+def autocast(precision: Precision) -> torch.autocast:
+    """The networks' precision outside of training, where no accelerator wraps them."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device().type, dtype, enabled=precision != "fp32")
 
 
 def build_accelerator(precision: Precision) -> Accelerator:

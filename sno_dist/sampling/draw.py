@@ -10,6 +10,7 @@ from torch import Tensor
 from sno_dist.config.schema import Sampling
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime.accelerator import Precision, autocast
 from sno_dist.runtime.rng import generator, normals
 from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry
@@ -26,13 +27,20 @@ class Drawer:
         reader: Of the population.
         sampling: The config's section.
         seed: Of contexts and noise.
+        precision: Of the networks; the solver's state is float32 in any case.
     """
 
     def __init__(
-        self, operator: ScoreNeuralOperator, reader: Reader, sampling: Sampling, seed: int
+        self,
+        operator: ScoreNeuralOperator,
+        reader: Reader,
+        sampling: Sampling,
+        seed: int,
+        precision: Precision = "fp32",
     ) -> None:
         self._operator, self._reader = operator, reader
         self._sampling, self._seed = sampling, seed
+        self._precision: Precision = precision
         self._sampler = Sampler(
             kind=sampling.solver,
             steps=sampling.steps,
@@ -46,7 +54,6 @@ class Drawer:
         Sample i of a distribution has a noise stream of its own, keyed by seed, name, K and i.
         """
         count = self._sampling.samples
-        u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
         sources = [
             generator(self._seed, "sample", entry.name, label(unit.k), index)
             for entry in unit.entries
@@ -54,7 +61,9 @@ class Drawer:
         ]
         dims = (self._operator.autoencoder.size,)
         noise = lambda: torch.from_numpy(normals(sources, dims))  # noqa: E731
-        drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()
+        with autocast(self._precision):
+            u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
+            drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()
         return drawn.reshape(len(unit.entries), count, *drawn.shape[1:])
 
     def _embeddings(self, entry: Entry, k: int | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.progress import Progress, say
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.plan import Unit
-from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
 __all__ = ["crossing", "seen_diversity"]
 
-DISTRIBUTIONS = 32
+DISTRIBUTIONS = 20
 PHASE = "choosing the guidance weight"
 
 
@@ -28,21 +29,27 @@ def seen_diversity(
     drawer: Drawer,
     operator: ScoreNeuralOperator,
     reader: Reader,
+    judge: Classifier | None,
     weights: Sequence[float],
 ) -> dict[float, float]:
     """Diversity of generated seen distributions at each guidance weight, over that of real ones.
 
-    Diversity is the mean distance between two samples of a distribution in the autoencoder's
-    latent, generated over real held-out, averaged over up to DISTRIBUTIONS seen distributions.
+    Diversity is the mean distance between two samples of a distribution, generated over real
+    held-out, averaged over up to DISTRIBUTIONS seen distributions. Distances are of the judge's
+    features, which tell a wrong class from variety; of the latent where there is no judge.
 
     **Collective.** Pairs of (weight, distribution) are dealt to ranks.
     """
     entries = reader.manifest.split("seen")[:DISTRIBUTIONS]
+    spread = partial(_spread, operator, judge)
     ratios = torch.zeros(len(weights), len(entries), dtype=torch.float64)
     mine = [divmod(i, len(entries)) for i in collectives.world().deal(ratios.numel())]
     with Progress(len(mine), PHASE) as progress:
         for row, column in mine:
-            ratios[row, column] = _ratio(drawer, operator, reader, entries[column], weights[row])
+            unit = Unit(split="seen", k=None, entries=[entries[column]])
+            generated = spread(drawer(unit, weights[row])[0])
+            real = spread(reader.all(entries[column], "reference"))
+            ratios[row, column] = generated / real
             progress.advance()
     means = collectives.sum_over_ranks(ratios, PHASE).mean(1).tolist()
     found = dict(zip(weights, means, strict=True))
@@ -63,19 +70,11 @@ def crossing(diversity: dict[float, float]) -> float:
     return min((weights[0], weights[-1]), key=lambda w: abs(diversity[w] - 1))
 
 
-def _ratio(
-    drawer: Drawer,
-    operator: ScoreNeuralOperator,
-    reader: Reader,
-    entry: Entry,
-    weight: float,
+def _spread(
+    operator: ScoreNeuralOperator, judge: Classifier | None, samples: NDArray[np.generic]
 ) -> float:
-    unit = Unit(split="seen", k=None, entries=[entry])
-    generated = drawer(unit, weight)[0]
-    real = reader.all(entry, "reference")
-    return _spread(operator, generated) / _spread(operator, real)
-
-
-def _spread(operator: ScoreNeuralOperator, samples: NDArray[np.generic]) -> float:
-    latent: Tensor = operator.encode(torch.from_numpy(samples)).double()
-    return float(torch.nn.functional.pdist(latent).mean())
+    if judge is None:
+        points: Tensor = operator.encode(torch.from_numpy(samples))
+    else:
+        points = torch.from_numpy(judge.features(samples))
+    return float(torch.nn.functional.pdist(points.double()).mean())

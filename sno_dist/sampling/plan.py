@@ -53,8 +53,8 @@ def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -
     conditions: list[tuple[SplitName, int | None]] = [("seen", None)]
     if unseen:
         _check_sizes(sampling, manifest)
-        conditions += [("unseen", k) for k in sampling.contexts]
-        conditions.append(("unseen", None))
+        for k in (*sampling.contexts, None):
+            conditions.append(("unseen", k))
     width = max(1, sampling.batch // sampling.samples)
     units = []
     for split, k in conditions:

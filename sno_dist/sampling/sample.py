@@ -14,6 +14,8 @@ from safetensors.numpy import save_file
 from sno_dist.config.load import flatten
 from sno_dist.config.schema import Config
 from sno_dist.errors import Preempted
+from sno_dist.judge.find import find_judge
+from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device, start
 from sno_dist.runtime.artifact import reuse, write_json, writing
@@ -56,15 +58,18 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
         "seed": config.seed,
         "shards": manifest.digest,
         "checkpoint": checkpoint.digest,
+        "training.precision": config.training.precision,
         **flatten(config.sampling, "sampling"),
     }
+    if isinstance(config.sampling.guidance, tuple) and config.judge:
+        inputs |= flatten(config.judge, "judge")
     if reuse(folder, KIND, inputs):
         return open_samples(config)
     began = time.monotonic()
     operator = checkpoint.operator().to(device())
     units = plan_units(config.sampling, manifest, unseen=operator.embeds)
     reader = Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
-    drawer = Drawer(operator, reader, config.sampling, config.seed)
+    drawer = Drawer(operator, reader, config.sampling, config.seed, config.training.precision)
     with writing(folder, KIND, inputs, resume=True) as target:
         guidance, calibration = _guidance(config, drawer, reader, operator, target)
         _draw_share(drawer, units, guidance, target, config.shards.block)
@@ -75,7 +80,7 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
 
 
 def _guidance(
-    config: Config, drawer: Drawer, reader: Reader, operator: Any, target: Path
+    config: Config, drawer: Drawer, reader: Reader, operator: ScoreNeuralOperator, target: Path
 ) -> tuple[float, dict[str, float]]:
     chosen = config.sampling.guidance
     if not isinstance(chosen, tuple):
@@ -86,7 +91,8 @@ def _guidance(
         diversity = json.loads(kept.read_text())
     diversity = collectives.broadcast(diversity, "reading the guidance weight")
     if diversity is None:
-        found = seen_diversity(drawer, operator, reader, chosen)
+        judge = find_judge(config, reader.manifest)
+        found = seen_diversity(drawer, operator, reader, judge, chosen)
         diversity = {str(weight): value for weight, value in found.items()}
         if collectives.world().is_main:
             write_json(kept, diversity)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from sno_dist.config.schema import Config
@@ -14,7 +15,7 @@ from sno_dist.runtime.preemption import ignore_signals
 from sno_dist.runtime.rng import generator, normals
 from sno_dist.runtime.world import World
 from sno_dist.shards.manifest import Manifest
-from sno_dist.shards.plan import StepPlan
+from sno_dist.shards.plan import Draw, StepPlan
 from sno_dist.shards.reader import Reader
 
 __all__ = ["StepBatches", "batches", "make_plan"]
@@ -59,29 +60,32 @@ class StepBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of one step."""
+        draws, context, targets = self.read(step)
+        sources = [generator(self._seed, "noise", step, d.slot) for d in draws]
+        uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
+        noise = normals(sources, (2, self._targets, self._dims))
+        return Batch(
+            context=torch.from_numpy(context),
+            lengths=torch.tensor([len(d.context) for d in draws]),
+            rows=torch.tensor([d.row for d in draws]),
+            targets=torch.from_numpy(targets),
+            times=torch.from_numpy(uniform[:, 0]),
+            noise=torch.from_numpy(noise[:, 0]),
+            posterior=torch.from_numpy(noise[:, 1]),
+            null=torch.from_numpy(uniform[:, 1] < self._null),
+        )
+
+    def read(self, step: int) -> tuple[list[Draw], NDArray[np.generic], NDArray[np.generic]]:
+        """The plan's draws for one step, their context sets end to end, and their targets."""
         draws = [self._plan.draw(step, slot) for slot in self._slots]
         # One read a slot: its context set and its targets come from the same shard.
         reads = [
             self._reader.take(self._seen[d.row], "model", np.concatenate([d.context, d.targets]))
             for d in draws
         ]
-        sources = [generator(self._seed, "noise", step, d.slot) for d in draws]
-        uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
-        noise = normals(sources, (2, self._targets, self._dims))
-        return Batch(
-            context=torch.from_numpy(
-                np.concatenate([r[: len(d.context)] for r, d in zip(reads, draws, strict=True)])
-            ),
-            lengths=torch.tensor([len(d.context) for d in draws]),
-            rows=torch.tensor([d.row for d in draws]),
-            targets=torch.from_numpy(
-                np.stack([r[len(d.context) :] for r, d in zip(reads, draws, strict=True)])
-            ),
-            times=torch.from_numpy(uniform[:, 0]),
-            noise=torch.from_numpy(noise[:, 0]),
-            posterior=torch.from_numpy(noise[:, 1]),
-            null=torch.from_numpy(uniform[:, 1] < self._null),
-        )
+        context = [r[: len(d.context)] for r, d in zip(reads, draws, strict=True)]
+        targets = [r[len(d.context) :] for r, d in zip(reads, draws, strict=True)]
+        return draws, np.concatenate(context), np.stack(targets)
 
 
 def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterator[Batch]:

@@ -29,7 +29,7 @@ model:
   schedule: {kind: ve, sigma: 30}
 training: {objective: {weight: likelihood, times: uniform}}
 sampling: {guidance: 1.5}
-evaluation: {classifier: null}
+judge: null
 """,
     "own data": """
 name: own
@@ -110,7 +110,7 @@ def test_an_override_goes_over_the_file(tmp_path: Path) -> None:
         ("shards: {blok: 1}", "shards.blok", "block"),
         ("shards: {source: {kind: digits, modle: 1}}", "shards.source.digits.modle", "model"),
         ("model: {network: {kind: nomad, brunch: mlp}}", "model.network.nomad.brunch", "branch"),
-        ("evaluation: {classifier: {epoch: 3}}", "evaluation.classifier.epoch", "epochs"),
+        ("judge: {epoch: 3}", "judge.epoch", "epochs"),
     ],
 )
 def test_an_unknown_key_is_told_with_its_path_and_the_nearest(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sno_dist.config.schema import Classifier as Settings
+from sno_dist.config.schema import Judge as Settings
 from sno_dist.errors import ArtifactError, DataError, RunError
-from sno_dist.evaluation.classifier import Classifier, load_classifier
-from sno_dist.evaluation.judge_training import augment, train_classifier
-from sno_dist.evaluation.network import Form, ResNet18
+from sno_dist.judge.classifier import Classifier, load_classifier
+from sno_dist.judge.network import Form, ResNet18
+from sno_dist.judge.train import augment, train_classifier
 
 SETTINGS = Settings(width=4, epochs=6, batch=30, learning_rate=5e-3)
 

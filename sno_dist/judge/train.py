@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sno_dist.config.schema import Classifier as Settings
+from sno_dist.config.schema import Judge as Settings
 from sno_dist.errors import DataError, RunError
-from sno_dist.evaluation.classifier import Classifier, to_unit, use_bfloat16
-from sno_dist.evaluation.network import Form, ResNet18
+from sno_dist.judge.classifier import Classifier, to_unit, use_bfloat16
+from sno_dist.judge.network import Form, ResNet18
 from sno_dist.runtime.rng import generator
 
 __all__ = ["Progress", "train_classifier"]
@@ -174,9 +174,9 @@ def _report(step: int, total: int, loss: float, progress: Progress | None) -> No
     if not math.isfinite(loss):
         raise RunError(
             "the classifier's loss is not finite",
-            where=f"evaluation.classifier, step {step} of {total}",
+            where=f"judge, step {step} of {total}",
             got=loss,
-            fix="lower evaluation.classifier.learning_rate",
+            fix="lower judge.learning_rate",
         )
     if progress is not None:
         progress(step, total, loss)

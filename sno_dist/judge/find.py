@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from sno_dist.config.load import flatten, run_folder
-from sno_dist.config.schema import Classifier as Settings
 from sno_dist.config.schema import Config
-from sno_dist.evaluation.classifier import Classifier, load_classifier
-from sno_dist.evaluation.judge_training import train_classifier
+from sno_dist.config.schema import Judge as Settings
+from sno_dist.judge.classifier import Classifier, load_classifier
+from sno_dist.judge.train import train_classifier
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.artifact import reuse, writing
@@ -24,7 +24,7 @@ from sno_dist.shards.reader import Reader
 
 __all__ = ["find_judge"]
 
-KIND = "classifier"
+KIND = "judge"
 
 
 def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
@@ -35,13 +35,13 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
 
     **Collective.**
     """
-    settings = config.evaluation.classifier
+    settings = config.judge
     judged = all(entry.count("judge") for entry in manifest.entries)
     if settings is None or not judged or manifest.domain != "image":
         return None
-    folder = Path(settings.path) if settings.path else run_folder(config) / "classifier"
+    folder = Path(settings.path) if settings.path else run_folder(config) / "judge"
     inputs = {"shards": manifest.digest, "seed": config.seed}
-    inputs |= flatten(settings.model_copy(update={"path": None}), "evaluation.classifier")
+    inputs |= flatten(settings.model_copy(update={"path": None}), "judge")
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
             if collectives.world().is_main:
@@ -55,7 +55,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)
     steps = settings.epochs * max(1, len(images) // settings.batch)
-    with _all_cores(), Progress(steps, "training the classifier") as progress:
+    with _all_cores(), Progress(steps, "training the judge") as progress:
         return train_classifier(
             images.astype(np.uint8, copy=False),
             labels,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sno_dist.errors import ArtifactError, DataError
-from sno_dist.evaluation.network import Form, ResNet18
+from sno_dist.judge.network import Form, ResNet18
 from sno_dist.runtime.artifact import write_json
 
 __all__ = ["Classifier", "Verdict", "load_classifier", "to_unit", "use_bfloat16"]

@@ -1,0 +1,43 @@
+"""What the benchmarks share: on which machine a figure was taken, and how it is handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["finish", "machine"]
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that a figure depends on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        # Above the number of cores, others were busy here, and the figures are worth less.
+        "load": round(os.getloadavg()[0], 2),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def finish(result: dict[str, Any], out: Path | None) -> None:
+    """Print a result as one JSON line, and write it where it was asked for."""
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))

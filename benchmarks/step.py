@@ -1,0 +1,203 @@
+"""How much of the bare speed of the model is left in the real training loop.
+
+The loop is `train` itself: loader, forward, backward, reduction, checks, clipping, update, average
+of the weights, curves. Bare is forward, backward and optimizer step alone, on the very batches
+that the loop has just seen, already on the device. The two take turns in one process, so that
+what else the machine does hits both; the smaller the noise, the closer the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks import finish, machine
+from sno_dist.config.load import load_config
+from sno_dist.config.schema import Config
+from sno_dist.embedding.fit import fit_embedding
+from sno_dist.model.batch import Batch
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime.accelerator import device
+from sno_dist.runtime.world import World
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import Manifest
+from sno_dist.training import train as training
+from sno_dist.training.loader import StepBatches, batches
+
+GOAL = 0.95
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Bare:
+    """Forward, backward and optimizer step, as short as PyTorch has them.
+
+    Args:
+        config: The run's.
+        operator: A copy that nothing else uses.
+    """
+
+    def __init__(self, config: Config, operator: ScoreNeuralOperator) -> None:
+        self._training, self._operator = config.training, operator
+        self._optimizer = torch.optim.AdamW(
+            operator.parameters(), lr=config.training.learning_rate, fused=True
+        )
+
+    def __call__(self, batch: Batch) -> None:
+        objective, precision = self._training.objective, self._training.precision
+        with torch.autocast(
+            batch.noise.device.type, DTYPES.get(precision), enabled=precision in DTYPES
+        ):
+            losses = self._operator(batch, objective, objective.kl)
+        losses["total"].backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+class Turns:
+    """Stands in for the loop's progress bar; every `length` steps the bare step has its turn.
+
+    Args:
+        bare: One bare step.
+        made: A step's batch, in memory.
+        length: Steps of a turn.
+    """
+
+    def __init__(self, bare: Bare, made: Callable[[int], Batch], length: int) -> None:
+        self._bare, self._made, self._length = bare, made, length
+        self._done, self._start = 0, 0.0
+        self.loop: list[float] = []
+        self.bare: list[float] = []
+        self.waits: list[float] = []
+        self._waited = 0.0
+
+    def __call__(self, total: int, label: str, *, done: int = 0) -> Turns:
+        """As `Progress` is made."""
+        del total, label, done
+        return self
+
+    def __enter__(self) -> Turns:
+        self._start = _now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count a step of the loop, and take the turn after the last one of its length."""
+        del note
+        self._done += count
+        # The loop writes its curves after this call, at the last step of a turn; so that they
+        # are counted, a turn ends one step later.
+        if self._done % self._length != 1 or self._done == 1:
+            return
+        self.loop.append(_now() - self._start)
+        self.waits.append(self._waited)
+        ready = [self._made(step) for step in range(self._done - self._length, self._done)]
+        start = _now()
+        for batch in ready:
+            self._bare(batch)
+        self._start = _now()
+        self.bare.append(self._start - start)
+        self._waited = 0.0
+
+    def stream(self, *arguments: Any) -> Iterator[Batch]:
+        """As `batches`, with the time that the loop waits for it."""
+        source = batches(*arguments)
+        while True:
+            start = time.perf_counter()
+            batch = next(source, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(config: Config, manifest: Manifest, length: int) -> Turns:
+    """Train once, with the bare step's turns between."""
+    table = fit_embedding(config, manifest)
+    operator = ScoreNeuralOperator(training._spec(config, manifest), table.tensors).to(device())
+    data = StepBatches(config, manifest, World(), operator.autoencoder.size)
+    turns = Turns(Bare(config, operator), lambda step: data[step].to(device()), length)
+    with (
+        patch.object(training, "Progress", turns),
+        patch.object(training, "batches", turns.stream),
+    ):
+        training.train(config, manifest, table)
+    return turns
+
+
+def main() -> None:
+    """Measure, print the figures, and say whether the goal is met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="none: cuda where there is one")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--length", type=int, default=20, help="steps of a turn")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("overrides", nargs="*", help="section.key=value")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here")
+    # One turn to warm up; one step more, since a turn ends one step late.
+    steps = (options.rounds + 1) * options.length + 1
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config(
+            None,
+            [
+                f"shards.path={folder}/shards",
+                f"run={folder}/run",
+                "shards.source.model=300",
+                "shards.source.judge=1",
+                "shards.source.reference=2",
+                f"training.steps={steps}",
+                *options.overrides,
+            ],
+        )
+        turns = measure(config, build_shards(config), options.length)
+    loop, bare = turns.loop[1:], turns.bare[1:]
+    ratios = [b / a for a, b in zip(loop, bare, strict=True)]
+    samples = config.training.distributions * config.training.targets * options.length
+    result: dict[str, Any] = {
+        "benchmark": "step",
+        "machine": machine(),
+        "device": str(device()),
+        "precision": config.training.precision,
+        "workers": config.training.workers,
+        "shape": {"P": config.training.distributions, "B": config.training.targets},
+        "samples_per_second": {
+            "loop": round(samples / statistics.median(loop), 1),
+            "bare": round(samples / statistics.median(bare), 1),
+        },
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_of_totals": round(sum(bare) / sum(loop), 3),
+        "ratios": [round(r, 3) for r in ratios],
+        "data_wait": round(sum(turns.waits[1:]) / sum(loop), 4),
+        "goal": GOAL,
+        "met": statistics.median(ratios) >= GOAL,
+    }
+    finish(result, options.out)
+
+
+if __name__ == "__main__":
+    main()
