@@ -75,8 +75,11 @@ class Turns:
     def __init__(self, bare: Bare, made: Callable[[int], Batch], length: int) -> None:
         self._bare, self._made, self._length = bare, made, length
         self._done, self._start = 0, 0.0
+        self._worked = 0.0
         self.loop: list[float] = []
         self.bare: list[float] = []
+        self.loop_work: list[float] = []
+        self.bare_work: list[float] = []
         self.waits: list[float] = []
         self._waited = 0.0
 
@@ -86,7 +89,7 @@ class Turns:
         return self
 
     def __enter__(self) -> Turns:
-        self._start = _now()
+        self._begin()
         return self
 
     def __exit__(
@@ -104,15 +107,24 @@ class Turns:
         # are counted, a turn ends one step later.
         if self._done % self._length != 1 or self._done == 1:
             return
-        self.loop.append(_now() - self._start)
+        self._end(self.loop, self.loop_work)
         self.waits.append(self._waited)
         ready = [self._made(step) for step in range(self._done - self._length, self._done)]
-        start = _now()
+        self._begin()
         for batch in ready:
             self._bare(batch)
-        self._start = _now()
-        self.bare.append(self._start - start)
+        self._end(self.bare, self.bare_work)
         self._waited = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        _synchronize()
+        self._start, self._worked = time.perf_counter(), time.process_time()
+
+    def _end(self, seconds: list[float], work: list[float]) -> None:
+        _synchronize()
+        seconds.append(time.perf_counter() - self._start)
+        work.append(time.process_time() - self._worked)
 
     def stream(self, *arguments: Any) -> Iterator[Batch]:
         """As `batches`, with the time that the loop waits for it."""
@@ -126,10 +138,9 @@ class Turns:
             yield batch
 
 
-def _now() -> float:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def measure(config: Config, manifest: Manifest, length: int) -> Turns:
@@ -152,6 +163,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), help="none: cuda where there is one")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--length", type=int, default=20, help="steps of a turn")
+    parser.add_argument("--threads", type=int, help="of torch; none: as it decides")
     parser.add_argument("--out", type=Path)
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
@@ -159,6 +171,8 @@ def main() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif options.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here")
+    if options.threads:
+        torch.set_num_threads(options.threads)
     # One turn to warm up; one step more, since a turn ends one step late.
     steps = (options.rounds + 1) * options.length + 1
     with tempfile.TemporaryDirectory() as folder:
@@ -191,6 +205,8 @@ def main() -> None:
         },
         "ratio": round(statistics.median(ratios), 3),
         "ratio_of_totals": round(sum(bare) / sum(loop), 3),
+        # Processor seconds of this process: the same comparison where others use the machine too.
+        "ratio_of_work": round(sum(turns.bare_work[1:]) / sum(turns.loop_work[1:]), 3),
         "ratios": [round(r, 3) for r in ratios],
         "data_wait": round(sum(turns.waits[1:]) / sum(loop), 4),
         "goal": GOAL,

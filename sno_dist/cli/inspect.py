@@ -29,7 +29,7 @@ def inspect(path: Path) -> None:
     \b
       sno-dist inspect data_shards/digits
       sno-dist inspect runs/digits
-      sno-dist inspect data_shards/digits/model-00000.tar
+      sno-dist inspect data_shards/digits/seen/00/model-00000.tar
     """
     if path.is_file() and path.suffix == ".tar":
         _shard(path)

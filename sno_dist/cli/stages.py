@@ -143,12 +143,15 @@ def run(config: Config) -> None:
     from sno_dist.embedding.fit import fit_embedding
     from sno_dist.evaluation.evaluate import evaluate
     from sno_dist.runtime.accelerator import start
+    from sno_dist.sampling.plan import plan_units
     from sno_dist.sampling.sample import sample
     from sno_dist.shards.build import build_shards
     from sno_dist.training.train import train
 
     start()
     manifest = build_shards(config)
+    # What sampling would refuse is better refused now than after hours of training.
+    plan_units(config.sampling, manifest, unseen=config.embedding.kind != "conditional")
     table = fit_embedding(config, manifest)
     checkpoint = train(config, manifest, table)
     samples = sample(config, manifest, checkpoint)

@@ -173,7 +173,7 @@ class Kme(Section):
 
     kind: Literal["kme"]
     bandwidth: PositiveFloat | None = Field(
-        default=None, description="data units; none: median distance"
+        default=None, description="model units; none: median distance"
     )
     components: PositiveInt | None = Field(
         default=None, description="entries of u; none: by noise floor"
@@ -380,6 +380,7 @@ class Judge(Section):
     path: str | None = Field(
         default=None, description="folder to share a judge between runs; none: own"
     )
+    seed: Natural = Field(default=0, description="its own, so that runs of other seeds share it")
     width: PositiveInt = Field(default=16, description="channels of the first of four stages")
     epochs: PositiveInt = 3
     batch: PositiveInt = 250

@@ -40,7 +40,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     if settings is None or not judged or manifest.domain != "image":
         return None
     folder = Path(settings.path) if settings.path else run_folder(config) / "judge"
-    inputs = {"shards": manifest.digest, "seed": config.seed}
+    inputs = {"shards": manifest.digest}
     inputs |= flatten(settings.model_copy(update={"path": None}), "judge")
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
@@ -60,7 +60,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
             images.astype(np.uint8, copy=False),
             labels,
             settings,
-            seed=config.seed,
+            seed=settings.seed,
             classes=len(parts),
             progress=lambda _step, _total, loss: progress.advance(note=f"loss {loss:.3f}"),
             device=device(),

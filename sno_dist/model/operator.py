@@ -181,7 +181,7 @@ class ScoreNeuralOperator(nn.Module):
         """U of a distribution known by samples alone.
 
         Args:
-            context: (K, *shape) samples, data units, K >= 1.
+            context: (K, *shape) samples, a tensor or an array, data units, K >= 1.
             chunk: Samples held as features at a time.
 
         Returns:
@@ -339,7 +339,7 @@ class ScoreNeuralOperator(nn.Module):
         return (raw - self.latent_mean) / self.latent_deviation
 
     def _check(self, x: Tensor) -> Tensor:
-        shape = self.spec.shape
+        x, shape = torch.as_tensor(x), self.spec.shape
         if len(x) == 0 or tuple(x.shape[1:]) != shape:
             raise DataError(
                 "samples of the wrong shape",

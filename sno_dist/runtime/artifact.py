@@ -101,6 +101,10 @@ def open_artifact(path: Path, kind: str, *, verify: bool = True) -> Artifact:
             fix="run the stage that writes it; the same command resumes",
         )
     head = json.loads((path / COMPLETE).read_text())
+    if head["format"] != FORMAT:
+        raise ArtifactError(
+            "an artifact of another format", where=path, got=head["format"], expected=FORMAT
+        )
     if head["kind"] != kind:
         raise ArtifactError("wrong kind of artifact", where=path, got=head["kind"], expected=kind)
     for name, entry in head["files"].items():
