@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 __all__ = ["COLOURS", "accuracy_bars", "accuracy_by_k", "curves", "embedding_map"]
@@ -56,13 +57,12 @@ def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
     with mpl.rc_context(STYLE):
         figure, axes = _canvas(5.6, 3.0)
         lowest = 1.0
-        labels: list[str] = []
+        labels = _ks(summary)
         for shift, (split, colour) in zip((-0.04, 0.04), COLOURS.items(), strict=True):
             section = summary.get(split) or {}
             by_k = {k: v for k, v in section.get("accuracy_by_k", {}).items() if v is not None}
             if not by_k:
                 continue
-            labels += [k for k in by_k if k not in labels]
             bounds = np.array([section["accuracy_by_k_interval"][k] for k in by_k])
             places = np.array([labels.index(k) for k in by_k]) + shift
             values = np.array(list(by_k.values()))
@@ -80,6 +80,17 @@ def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
         axes.set_ylim(max(0.0, 100 * lowest - 5), 101)
         axes.legend(loc="lower right", ncols=3)
         return _svg(figure, "Accuracy by number of context samples")
+
+
+def _ks(summary: Mapping[str, Any]) -> list[str]:
+    """Every K that has an accuracy, by size, with all samples last."""
+    found = {
+        k
+        for split in COLOURS
+        for k, value in (summary.get(split) or {}).get("accuracy_by_k", {}).items()
+        if value is not None
+    }
+    return sorted(found, key=lambda k: (not k.isdigit(), int(k) if k.isdigit() else 0))
 
 
 def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5) -> str | None:
@@ -171,6 +182,10 @@ def _curve(axes: Axes, name: str, steps: Sequence[float], values: Sequence[float
     axes.locator_params(axis="x", nbins=4)
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
         axes.set_yscale("log")
+        # 1, 2, 5, 10 and no powers: the default labels of a short range run into each other
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _figure(width: float, height: float) -> Figure:

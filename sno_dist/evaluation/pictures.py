@@ -15,7 +15,7 @@ from PIL import Image
 
 from sno_dist.errors import DataError
 
-__all__ = ["Frame", "frame_of", "image_grid", "scatter"]
+__all__ = ["Frame", "frame_of", "grid_columns", "image_grid", "scatter"]
 
 Frame = tuple[float, float, float, float]
 """Left, right, bottom and top of a scatter panel."""
@@ -41,7 +41,7 @@ def image_grid(images: NDArray[Any], columns: int | None = None) -> str:
             "no image grid can be drawn", got=images.shape, expected="(n > 0, 1 or 3, H, W)"
         )
     count, _, height, width = images.shape
-    columns = columns or max(1, min(count, round(math.sqrt(count * height / width))))
+    columns = columns or grid_columns(images)
     rows = math.ceil(count / columns)
     sheet = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 4), np.uint8)
     for index, picture in enumerate(_bytes(images)):
@@ -53,6 +53,12 @@ def image_grid(images: NDArray[Any], columns: int | None = None) -> str:
     stream = io.BytesIO()
     Image.fromarray(sheet).save(stream, "PNG", optimize=True)
     return _uri(stream.getvalue())
+
+
+def grid_columns(images: NDArray[Any]) -> int:
+    """Images in a row that make their grid about square."""
+    count, _, height, width = images.shape
+    return max(1, min(count, round(math.sqrt(count * height / width))))
 
 
 def frame_of(points: NDArray[Any], margin: float = 0.05) -> Frame:

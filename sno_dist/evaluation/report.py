@@ -18,6 +18,8 @@ from sno_dist.evaluation.terminal import figure, percent, ranged
 __all__ = ["Embeddings", "Gallery", "ReportPage", "render"]
 
 TEMPLATE = "report.html.j2"
+OPEN_GALLERIES = 12
+"""Galleries that are shown at once; the others are a click away, so that the page stays short."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,8 +120,21 @@ def render(page: ReportPage) -> str:
         by_k=_by_k(page.summary),
         charts=_charts(page),
         galleries=[_gallery(gallery) for gallery in page.galleries],
+        open_galleries=OPEN_GALLERIES,
+        provenance={name: _plain(value) for name, value in page.provenance.items()},
         percent=percent,
     )
+
+
+def _plain(value: Any) -> str:
+    """A value of the provenance as a person would write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(own)}" for name, own in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -208,16 +223,22 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
     kinds = [("real", gallery.real), ("generated", gallery.generated)]
     if gallery.context is not None:
         kinds.insert(0, ("context", gallery.context))
+    # Panels are as wide as their grids, so that a pixel is as large in each of them.
     if gallery.real.ndim == 4:
-        panels = [(kind, pictures.image_grid(samples)) for kind, samples in kinds]
+        panels = [
+            (kind, pictures.image_grid(samples), pictures.grid_columns(samples))
+            for kind, samples in kinds
+        ]
     else:
         frame = pictures.frame_of(gallery.real)
         blue, orange = figures.COLOURS["seen"], figures.COLOURS["unseen"]
         inks = {"context": "#8a8a8a", "real": blue, "generated": orange}
-        panels = [(kind, pictures.scatter(samples, frame, inks[kind])) for kind, samples in kinds]
+        panels = [
+            (kind, pictures.scatter(samples, frame, inks[kind]), 1) for kind, samples in kinds
+        ]
     return {
         "name": gallery.name,
         "note": gallery.note,
         "pixels": gallery.real.ndim == 4,
-        "panels": [{"kind": kind, "image": image} for kind, image in panels],
+        "panels": [{"kind": kind, "image": image, "share": share} for kind, image, share in panels],
     }
