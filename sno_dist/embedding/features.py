@@ -36,12 +36,14 @@ def sum_features(features: Tensor, lengths: Tensor) -> Sums:
     """Add up the features of context sets laid end to end.
 
     Args:
-        features: (sum of K, ...) one row per sample, any floating dtype.
+        features: (at least sum of K, ...) one row per sample, any floating dtype; rows beyond
+            the sum are padding.
         lengths: (P,) int64, K of each set; on the CPU, where it costs no synchronisation.
 
     Returns:
         Sums in float32 at least.
     """
+    features = features[: int(lengths.sum())]
     wide = features if features.dtype == torch.float64 else features.float()
     total = torch.segment_reduce(
         wide.flatten(1), "sum", lengths=lengths.to(wide.device), axis=0, unsafe=True

@@ -44,6 +44,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -55,7 +57,7 @@ POINTS = 400
 def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
     """Accuracy against the size of the context set, with intervals; none without a classifier."""
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(5.6, 3.0)
+        figure, axes = _canvas(5.6, 3.8)
         lowest = 1.0
         labels = _ks(summary)
         for shift, (split, colour) in zip((-0.04, 0.04), COLOURS.items(), strict=True):
@@ -136,7 +138,7 @@ def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[s
     share = values**2 / max(float((values**2).sum()), 1e-300)
     short = len(rows) <= 150 and max(map(len, names)) <= 5
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(5.6, 4.2)
+        figure, axes = _canvas(5.6, 3.8)
         for split, colour in COLOURS.items():
             own = [i for i, value in enumerate(splits) if value == split]
             size, alpha = (0, 0) if short else (14, 0.8)
@@ -167,7 +169,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str
     columns = min(2, len(kept))
     rows = -(-len(kept) // columns)
     with mpl.rc_context(STYLE):
-        figure = _figure(5.6, 1.7 * rows + 0.1)
+        figure = _figure(5.6, 1.9 * rows)
         for index, (name, (steps, values)) in enumerate(kept.items(), start=1):
             _curve(figure.add_subplot(rows, columns, index), name, steps, values)
         return _svg(figure, "Training curves")

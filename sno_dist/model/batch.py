@@ -15,7 +15,8 @@ class Batch:
     """Context sets and targets of P distributions, with every random number of the step.
 
     Args:
-        context: (sum of K, *shape) context sets laid end to end, data units.
+        context: (at least sum of K, *shape) context sets laid end to end, data units; rows
+            beyond the sum are padding.
         lengths: (P,) int64, K of each; stays on the CPU.
         rows: (P,) int64, index of each distribution among the seen ones.
         targets: (P, B, *shape), disjoint from the context sets, data units.

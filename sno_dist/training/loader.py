@@ -39,6 +39,9 @@ def make_plan(config: Config, manifest: Manifest) -> StepPlan:
     return plan
 
 
+BUCKET = 32
+
+
 class StepBatches(Dataset[Batch]):
     """Step number -> this rank's share of the global batch; pure, so any step can be asked for.
 
@@ -65,7 +68,7 @@ class StepBatches(Dataset[Batch]):
         uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
         noise = normals(sources, (2, self._targets, self._dims))
         return Batch(
-            context=torch.from_numpy(context),
+            context=torch.from_numpy(_padded(context)),
             lengths=torch.tensor([len(d.context) for d in draws]),
             rows=torch.tensor([d.row for d in draws]),
             targets=torch.from_numpy(targets),
@@ -86,6 +89,16 @@ class StepBatches(Dataset[Batch]):
         context = [r[: len(d.context)] for r, d in zip(reads, draws, strict=True)]
         targets = [r[len(d.context) :] for r, d in zip(reads, draws, strict=True)]
         return draws, np.concatenate(context), np.stack(targets)
+
+
+def _padded(context: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Add zero rows up to a multiple of BUCKET, so that few shapes occur.
+
+    Libraries keep a compiled primitive, with its scratch memory, for every shape they meet:
+    without this a rank on a CPU grows by ten megabytes for each new number of context samples.
+    """
+    rows = -len(context) % BUCKET
+    return np.concatenate([context, np.zeros((rows, *context.shape[1:]), context.dtype)])
 
 
 def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterator[Batch]:
