@@ -95,7 +95,7 @@ def batched(loader: StepBatches, turns: range) -> float:
     start, count = time.perf_counter(), 0
     for step in turns:
         batch = loader[step]
-        count += len(batch.context) + batch.rows.numel() * batch.targets.shape[1]
+        count += int(batch.lengths.sum()) + batch.rows.numel() * batch.targets.shape[1]
     return count / (time.perf_counter() - start)
 
 

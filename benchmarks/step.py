@@ -53,6 +53,7 @@ class Bare:
         )
 
     def __call__(self, batch: Batch) -> None:
+        """One step."""
         objective, precision = self._training.objective, self._training.precision
         with torch.autocast(
             batch.noise.device.type, DTYPES.get(precision), enabled=precision in DTYPES

@@ -14,6 +14,17 @@ from sno_dist.runtime import collectives
 
 __all__ = ["locked"]
 
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked loader worker would keep the lock for seconds after its rank was killed."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -39,6 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
+            _held.discard(handle)
             os.close(handle)
 
 
@@ -56,4 +68,5 @@ def _take(folder: Path) -> tuple[int | None, str]:
         return None, f"in use by {holder or 'another run'}"
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    _held.add(handle)
     return handle, ""

@@ -127,6 +127,9 @@ def save_checkpoint(
         pointer.replace(training / LATEST)
         complete = sorted(p for p in training.glob("step-*") if is_complete(p))
         for old in complete[:-keep]:
+            # hidden first: a kill half-way through would leave a COMPLETE folder that is not
+            old.rename(old.with_name(f".{old.name}.old"))
+        for old in training.glob(".step-*.old"):
             shutil.rmtree(old)
 
 

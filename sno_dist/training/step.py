@@ -137,7 +137,7 @@ class Stepper:
 
 
 def is_rank_agreed(operator: nn.Module) -> bool:
-    """Whether all ranks hold the same weights, to the bit. **Collective.**"""
+    """Whether all ranks hold the same weights, by the exact sum of each tensor. **Collective.**"""
     total = torch.stack([p.detach().double().sum() for p in operator.parameters()])
     prints = collectives.gather(total.cpu().numpy().tobytes(), "comparing weights")
     return all(print_ == prints[0] for print_ in prints)

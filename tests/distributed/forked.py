@@ -33,6 +33,7 @@ FORKED.set_forkserver_preload(
         "torch.utils.tensorboard.writer",
     ]
 )
+DEFAULT = multiprocessing.get_all_start_methods()[0]
 NUMBERS = count()
 
 
@@ -129,10 +130,12 @@ def _command(words: list[str], env: dict[str, str], out: str, err: str) -> None:
         os.dup2(handle, stream)
         os.close(handle)
     os.chdir(ROOT)
-    os.environ.update({"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **env})
+    os.environ.update({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env})
     import torch
 
     from sno_dist.cli.main import main
 
     torch.set_num_threads(1)
+    # its loader workers start as they do from a shell, not from the server that this came from
+    multiprocessing.set_start_method(DEFAULT, force=True)
     main(words)
