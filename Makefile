@@ -33,8 +33,11 @@ lint: $(READY)  ## ruff, pyright and the import contracts
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-bench: $(READY)  ## run the benchmarks; results go to benchmarks/results
-	@for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+bench: $(READY)  ## run the benchmarks one after the other; results go to benchmarks/results
+	@for name in reader step kill demo; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name \
+			--out benchmarks/results/$$name.json || exit 1; \
+	done
 
 clean:  ## remove caches and build outputs; runs, shards and .venv stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache

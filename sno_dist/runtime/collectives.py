@@ -17,7 +17,15 @@ from torch import Tensor
 from sno_dist.errors import RunError
 from sno_dist.runtime.world import World
 
-__all__ = ["any_rank", "barrier", "broadcast", "gather", "sum_over_ranks", "world"]
+__all__ = [
+    "any_rank",
+    "barrier",
+    "broadcast",
+    "gather",
+    "in_contact",
+    "sum_over_ranks",
+    "world",
+]
 
 T = TypeVar("T")
 
@@ -77,6 +85,21 @@ def gather(value: T, phase: str) -> list[T]:
 def barrier(phase: str) -> None:
     """Wait until every rank is here. **Collective.**"""
     any_rank(False, phase)
+
+
+@contextmanager
+def in_contact(phase: str) -> Iterator[None]:
+    """For code that talks to other ranks by itself: tell of a lost one as the functions here do.
+
+    Any other error passes. Gloo has no error type of its own, but names itself in the message.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_up() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        with _named(phase):
+            raise
 
 
 def _wire_device() -> torch.device:

@@ -71,7 +71,8 @@ class Stepper:
         **Collective**: the gradient's reduction and one of a few hundred numbers.
         """
         set_rates(self._optimizer, learning_rates(step, self._training))
-        sums = self._backward(batch, step)
+        with collectives.in_contact(f"training step {step}"):
+            sums = self._backward(batch, step)
         stop = torch.tensor([float(preemption.requested())], dtype=torch.float64)
         agreed = collectives.sum_over_ranks(torch.cat([sums, stop]), f"training step {step}")
         losses, latent, flag = agreed.split([len(TERMS), len(sums) - len(TERMS), 1])

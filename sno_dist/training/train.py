@@ -105,7 +105,8 @@ class _Training:
             scaler = load_state(found, self._operator, self._ema, self._bare)
             first = found.step
             say(f"training goes on from step {first}")
-        wrapped, optimizer = self._accelerator.prepare(self._operator, self._bare)
+        with collectives.in_contact("wrapping the operator"):
+            wrapped, optimizer = self._accelerator.prepare(self._operator, self._bare)
         if self._accelerator.scaler is not None and scaler:
             self._accelerator.scaler.load_state_dict(dict(scaler))
         stepper = Stepper(self._accelerator, wrapped, self._operator, optimizer, training)

@@ -6,6 +6,7 @@ process per command or rank, its own exit status, streams, signals and gloo conn
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import socket
@@ -138,4 +139,8 @@ def _command(words: list[str], env: dict[str, str], out: str, err: str) -> None:
     torch.set_num_threads(1)
     # its loader workers start as they do from a shell, not from the server that this came from
     multiprocessing.set_start_method(DEFAULT, force=True)
-    main(words)
+    try:
+        main(words)
+    finally:
+        # as at the end of any interpreter, but not of this kind of process
+        atexit._run_exitfuncs()

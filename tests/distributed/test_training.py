@@ -35,7 +35,7 @@ OVERRIDES = (
     "training.log_every=1",
     "training.workers=1",
 )
-BOUND = 40.0
+BOUND = 20.0
 """Seconds in which all ranks must have ended after one is lost or asked to stop."""
 SAVED = re.compile(r"\[rank (\d)\] error: asked to stop \| got: step (\d+) saved \| do: run the")
 
