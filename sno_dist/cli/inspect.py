@@ -47,9 +47,15 @@ def inspect(path: Path) -> None:
 
 
 def _run(path: Path) -> None:
+    from sno_dist.runtime.artifact import open_artifact
+
     click.echo(f"run     {path}")
     for stage in layout.STAGES:
         click.echo(f"{stage:<10}  {layout.state(path / stage)}")
+    for complete in sorted(path.rglob("COMPLETE")):
+        folder = complete.parent
+        _verify(open_artifact(folder, _kind(folder), verify=False))
+        click.echo(f"whole   {folder.relative_to(path)}")
 
 
 def _artifact(path: Path) -> None:

@@ -132,9 +132,9 @@ class _Scorer:
                 scores += self._score(index, entries[index])
                 progress.advance()
                 if preemption.requested():
-                    raise Preempted(
-                        "asked to stop while evaluating", fix="run the same command to go on"
-                    )
+                    break
+        if collectives.any_rank(preemption.requested(), "evaluating"):
+            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
         return scores
 
     def _score(self, index: int, entry: Entry) -> list[DistributionScores]:

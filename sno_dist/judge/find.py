@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
@@ -30,8 +26,8 @@ KIND = "judge"
 def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     """The population's judge, trained if there is none yet; None where accuracy means nothing.
 
-    Rank 0 trains with all of the machine's cores while the others wait: the network is small,
-    and so its weights do not depend on the number of ranks.
+    Rank 0 trains while the others wait: the network is small, and so its weights do not depend on
+    the number of ranks.
 
     **Collective.**
     """
@@ -55,7 +51,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)
     steps = settings.epochs * max(1, len(images) // settings.batch)
-    with _all_cores(), Progress(steps, "training the judge") as progress:
+    with Progress(steps, "training the judge") as progress:
         return train_classifier(
             images.astype(np.uint8, copy=False),
             labels,
@@ -65,13 +61,3 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
             progress=lambda _step, _total, loss: progress.advance(note=f"loss {loss:.3f}"),
             device=device(),
         )
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    own = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else own)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import warnings
 from datetime import timedelta
 from functools import lru_cache
 from typing import Literal
@@ -61,6 +62,8 @@ def build_accelerator(precision: Precision) -> Accelerator:
     """
     _refuse_conflicts(precision)
     start()
+    # Its successor is not among accelerate's settings yet; the old one still does what we want.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,

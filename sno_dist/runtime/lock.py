@@ -27,8 +27,13 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; rank 0 takes the lock and every rank learns whether it got it.
+def locked(folder: Path, name: str = "") -> Iterator[None]:
+    """Hold a folder; rank 0 takes the lock and every rank learns whether it got it.
+
+    Args:
+        folder: The folder; made if absent.
+        name: A file in it that is held and tells who holds it; none: the folder itself is held,
+            and nothing is left behind.
 
     Raises:
         RunError: If another run holds it, or the folder cannot be written.
@@ -37,11 +42,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     handle, refused = None, ""
     if collectives.world().is_main:
-        handle, refused = _take(folder)
-    refused = collectives.broadcast(refused, "locking the run's folder")
+        handle, refused = _take(folder, name)
+    refused = collectives.broadcast(refused, "locking a folder")
     if refused:
         raise RunError(
-            "the run's folder cannot be taken",
+            "the folder cannot be taken",
             where=folder,
             got=refused,
             fix="wait for the other run, or give this one a folder of its own (run=...)",
@@ -54,19 +59,24 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _take(folder: Path) -> tuple[int | None, str]:
+def _take(folder: Path, name: str) -> tuple[int | None, str]:
+    target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        handle = os.open(target, os.O_RDWR | os.O_CREAT if name else os.O_RDONLY)
     except OSError as error:
         return None, error.strerror or str(error)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A folder may have been renamed by its owner between the two calls above.
+        if not os.path.samestat(os.fstat(handle), target.stat()):
+            raise FileNotFoundError
     except OSError:
-        holder = os.read(handle, 200).decode(errors="replace").strip()
+        holder = os.read(handle, 200).decode(errors="replace").strip() if name else ""
         os.close(handle)
         return None, f"in use by {holder or 'another run'}"
-    os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    if name:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held.add(handle)
     return handle, ""

@@ -113,8 +113,9 @@ def _draw_share(
                 _draw_unit(drawer, unit, guidance, target, block)
             progress.advance(len(unit.entries))
             if preemption.requested():
-                raise Preempted("asked to stop while sampling", fix="run the same command to go on")
-    collectives.barrier("sampling")
+                break
+    if collectives.any_rank(preemption.requested(), "sampling"):
+        raise Preempted("asked to stop while sampling", fix="run the same command to go on")
 
 
 def _draw_unit(drawer: Drawer, unit: Unit, guidance: float, target: Path, block: int) -> None:

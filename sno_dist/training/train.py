@@ -39,6 +39,7 @@ from sno_dist.training.step import StepOutcome, Stepper, is_rank_agreed
 
 __all__ = ["train"]
 
+LOCK = ".lock"
 CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every")
 """Settings that change how training runs, not what it computes; they may differ on resuming."""
 
@@ -66,7 +67,7 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     _check_world(config)
     run = run_folder(config)
     inputs = _inputs(config, manifest, table)
-    with locked(run):
+    with locked(run, LOCK):
         found = find_checkpoint(run / TRAINING, inputs)
         if found is None or found.step < config.training.steps:
             if collectives.world().is_main:

@@ -234,7 +234,7 @@ def test_two_runs_in_one_folder(made: Made, tmp_path: Path) -> None:
         second = start(tmp_path, "run", *words).end()
         assert second.code == 5
         assert the_error(second).startswith(
-            f"error: the run's folder cannot be taken | at: {run} | got: in use by process "
+            f"error: the folder cannot be taken | at: {run} | got: in use by process "
             f"{first.pid} on "
         )
     finally:

@@ -56,7 +56,9 @@ def test_an_unreadable_complete_is_told(capsys: Capture, artifact: Path) -> None
     assert told.err.startswith("error: COMPLETE cannot be read")
 
 
-def test_a_run_lists_the_state_of_its_stages(capsys: Capture, artifact: Path) -> None:
+def test_a_run_lists_the_state_of_its_stages_and_is_verified(
+    capsys: Capture, artifact: Path
+) -> None:
     run = artifact.parent
     (run / "training/step-00000100").mkdir(parents=True)
     (run / ".sampling.partial").mkdir()
@@ -66,6 +68,7 @@ def test_a_run_lists_the_state_of_its_stages(capsys: Capture, artifact: Path) ->
         ["training", "begun"],
         ["sampling", "begun"],
         ["evaluation", "absent"],
+        ["whole", "embedding"],
     ]
 
 
