@@ -137,17 +137,14 @@ def predictor_corrector(
 ) -> Tensor:
     """One Langevin corrector before each Euler-Maruyama predictor.
 
-    Equation: x <- x + e s + sqrt(2 e) z, e = 2 alpha^2 (snr |z| / |s|)^2, with norms per sample
-    rather than the batch's mean, so that a sample does not depend on its batch.
+    Equation: x <- x + e s + sqrt(2 e) z, e = 2 (snr sigma_t)^2. That is the usual rule, e =
+    2 (snr |z| / |s|)^2, at the norm that the score of one noised point has, |s| = |z| / sigma_t:
+    the batch's mean norms would tie a sample to its batch mates, and its own norms make the step
+    unbounded where its score vanishes.
     """
     for i in range(len(times) - 1):
-        s, z = score(x, _at(times[i], x)), noise()
-        e = (
-            2
-            * float(schedule.alpha(times[i])) ** 2
-            * (snr * z.flatten(1).norm(dim=1) / s.flatten(1).norm(dim=1)).square()
-        )
-        x = x + like(e, x) * s + like((2 * e).sqrt(), x) * z
+        e = 2 * (snr * float(schedule.sigma(times[i]))) ** 2
+        x = x + e * score(x, _at(times[i], x)) + (2 * e) ** 0.5 * noise()
         x = _reverse_step(score, schedule, x, times[i], times[i + 1], noise)
     return _denoise(score, schedule, x, times[-1])
 

@@ -90,9 +90,6 @@ def test_constraints_pin_every_package_and_no_gpu_build() -> None:
     assert not [line for line in lines if line.lower().startswith(("nvidia", "triton", "cuda"))]
 
 
-def test_ci_and_make_run_the_same_tests() -> None:
-    filters = [
-        set(re.findall(r'pytest -q -m "([^"]+)"', (ROOT / name).read_text()))
-        for name in ("Makefile", ".ci/run")
-    ]
-    assert filters[0] == filters[1] == {"not gpu and not slurm"}
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "\nmake test\n" in (ROOT / ".ci/run").read_text()
+    assert 'pytest -q -m "not gpu and not slurm"' in (ROOT / "Makefile").read_text()
