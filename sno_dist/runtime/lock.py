@@ -1,4 +1,4 @@
-"""One run per folder: a lock that the kernel drops when its process ends, however it ends."""
+"""One writer per folder: a lock that the kernel drops when its process ends, however it ends."""
 
 from __future__ import annotations
 
