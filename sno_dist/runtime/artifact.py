@@ -203,7 +203,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(folder.parent, error) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> ArtifactError:

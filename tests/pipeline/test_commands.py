@@ -108,7 +108,12 @@ def test_inspect_finds_everything_whole(made: Made, capsys: pytest.CaptureFixtur
     whole = made.root / "whole"
     told = call(capsys, "inspect", whole / "run")
     assert told.code == 0
-    assert [line.split() for line in told.out.splitlines()[1:]] == [[s, "complete"] for s in STAGES]
+    lines = [line.split() for line in told.out.splitlines()[1:]]
+    states, found = lines[: len(STAGES)], lines[len(STAGES) :]
+    assert states == [[stage, "complete"] for stage in STAGES]
+    # training keeps two checkpoints
+    assert {word for word, _ in found} == {"whole"}
+    assert len(found) == len(STAGES) + 1
     checkpoint = whole / "run/training/step-00000012"
     stages = (whole / f"run/{stage}" for stage in ("embedding", "sampling", "evaluation"))
     for path in (whole / "shards", whole / "judge", checkpoint, *stages):
