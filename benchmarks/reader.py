@@ -85,7 +85,7 @@ def planned(loader: StepBatches, turns: range) -> float:
     """Plan, read and lay out every context set and target of a step's batch."""
     start, count = time.perf_counter(), 0
     for step in turns:
-        _, context, targets = loader.read(step)
+        _, context, targets, _ = loader.read(step)
         count += len(context) + targets.shape[0] * targets.shape[1]
     return count / (time.perf_counter() - start)
 

@@ -30,7 +30,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     tree = _read(Path(path)) if path else {}
     for override in overrides:
         _apply(tree, override)
-    _tag(tree, Config().model_dump())
+    _tag(tree, Config)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -109,14 +109,17 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError("an override's value is not YAML", where=key, got=text) from error
 
 
-def _tag(tree: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+def _tag(tree: dict[str, Any], section: type[BaseModel]) -> None:
     """Where a choice is set in part and its kind is left out, the default's kind is meant."""
     for key, value in tree.items():
-        default = defaults.get(key)
-        if isinstance(value, dict) and isinstance(default, dict):
-            if "kind" in default:
-                value.setdefault("kind", default["kind"])
-            _tag(value, default)
+        field = section.model_fields.get(key)
+        if field is None or not isinstance(value, dict):
+            continue
+        if "kind" in getattr(type(field.default), "model_fields", ()):
+            value.setdefault("kind", field.default.kind)
+        for member in _sections(field.annotation):
+            if "kind" not in member.model_fields or value.get("kind") in _tags(member):
+                _tag(value, member)
 
 
 def _explain(error: ValidationError, path: object) -> ConfigError:

@@ -26,6 +26,10 @@ class Sums:
         """Sums over the union of disjoint sets: shards, ranks and sites add up."""
         return Sums(total=self.total + other.total, count=self.count + other.count)
 
+    def __sub__(self, other: Sums) -> Sums:
+        """Sums without those of a part that is taken back."""
+        return Sums(total=self.total - other.total, count=self.count - other.count)
+
     @property
     def mean(self) -> Tensor:
         """(P, ...) means."""

@@ -1,4 +1,4 @@
-"""The Gaussian kernel between samples, in float64, and its means over all pairs.
+"""Positive definite kernels between samples, in float64.
 
 Everything that compares distributions by a kernel (the kernel mean embedding, the maximum mean
 discrepancy) goes through this module, so that all of them mean the same kernel.
@@ -7,119 +7,282 @@ discrepancy) goes through this module, so that all of them mean the same kernel.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.errors import DataError
-
-__all__ = ["Samples", "gaussian", "kernel_mean", "median_bandwidth", "squared_distances"]
+__all__ = [
+    "Gaussian",
+    "Kernel",
+    "Laplace",
+    "Matern",
+    "Polynomial",
+    "Radial",
+    "RationalQuadratic",
+    "Samples",
+    "WeightedSum",
+    "as_matrix",
+]
 
 Samples = Tensor | NDArray[np.generic]
 """Samples as rows, (n, ...) of any real type; axes beyond the first are flattened."""
 
 
-def squared_distances(x: Samples, y: Samples) -> Tensor:
-    """Squared Euclidean distances between the rows of `x` and of `y`.
+class Kernel(ABC):
+    """Interface: a kernel as a function of a left and a right form of the samples.
 
-    The expansion |x|^2 + |y|^2 - 2xy is fast but cancels far from the origin, so both sets are
-    shifted by their common mean first, and what rounding leaves below zero is set to zero.
+    The forms are made once and used in many blocks: what a block costs is then one matrix
+    product and a pass or two over its values.
+    """
+
+    def align(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows moved to where rounding hurts least; the kernel of the two is unchanged."""
+        return x, y
+
+    def left(self, rows: Tensor) -> Any:
+        """The form that `values` takes first, of (n, D) float64 rows."""
+        return rows
+
+    def right(self, rows: Tensor) -> Any:
+        """The form that `values` takes second, of (m, D) float64 rows."""
+        return rows
+
+    @abstractmethod
+    def values(self, left: Any, right: Any) -> Tensor:
+        """The kernel of all pairs: (n, m) float64, fresh memory."""
+
+    @abstractmethod
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """The kernel of each of the (n, D) rows with itself: (n,)."""
+
+    def __call__(self, x: Samples, y: Samples) -> Tensor:
+        """The kernel of all pairs of samples: (n, m) float64, on the device of `x`."""
+        a, b = self.align(as_matrix(x), as_matrix(y))
+        return self.values(self.left(a), self.right(b))
+
+
+@dataclass(frozen=True)
+class Radial(Kernel):
+    """A kernel k(x, y) = profile(slope |x - y|^2 / bandwidth^2), with k(x, x) = 1.
 
     Args:
-        x: (n, ...) samples.
-        y: (m, ...) samples. Where it is `x` itself, the diagonal is exactly 0.
-
-    Returns:
-        (n, m) float64, on the device of `x`.
+        bandwidth: Length scale in the units of the samples, finite and above 0.
     """
-    same = y is x
-    left = _rows(x)
-    right = left if same else _rows(y)
-    centre = (left.sum(0) + right.sum(0)) / (len(left) + len(right))
-    left = left - centre
-    right = left if same else right - centre
-    squares = left.square().sum(1)[:, None] + right.square().sum(1) - 2 * (left @ right.T)
-    squares = squares.clamp(min=0)
-    return squares.fill_diagonal_(0) if same else squares
+
+    bandwidth: float
+
+    def __post_init__(self) -> None:
+        """Refuse a length scale that is none.
+
+        Raises:
+            ValueError: If the bandwidth is not a finite positive number.
+        """
+        _check_bandwidth(self.bandwidth)
+
+    @property
+    @abstractmethod
+    def slope(self) -> float:
+        """What |x - y|^2 / bandwidth^2 is multiplied by before the profile."""
+
+    @abstractmethod
+    def profile(self, scaled: Tensor) -> Tensor:
+        """The kernel of the scaled squared distances, computed in place."""
+
+    @abstractmethod
+    def scales(self, generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Random s, (count,), such that s g with g ~ N(0, I) follows the spectral law."""
+
+    def align(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sets shifted by their common mean: |x|^2 + |y|^2 - 2xy cancels far from 0."""
+        centre = (x.sum(0) + y.sum(0)) / (len(x) + len(y))
+        return x - centre, y - centre
+
+    def left(self, rows: Tensor) -> Tensor:
+        """[x, |x|^2, 1], in bandwidths: (n, D + 2)."""
+        scaled = rows / self.bandwidth
+        squares = scaled.square().sum(1, keepdim=True)
+        return torch.cat([scaled, squares, torch.ones_like(squares)], 1)
+
+    def right(self, rows: Tensor) -> Tensor:
+        """Slope [-2y, 1, |y|^2], in bandwidths, so that one product gives scaled squares."""
+        scaled = rows / self.bandwidth
+        squares = scaled.square().sum(1, keepdim=True)
+        return self.slope * torch.cat([-2 * scaled, torch.ones_like(squares), squares], 1)
+
+    def values(self, left: Tensor, right: Tensor) -> Tensor:
+        """(n, m) from the two forms."""
+        return self.profile(left @ right.T)
+
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """Ones."""
+        return rows.new_ones(len(rows))
 
 
-def gaussian(x: Samples, y: Samples, bandwidth: float) -> Tensor:
-    """The Gaussian kernel k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
+class Gaussian(Radial):
+    """Equation: exp(-|x - y|^2 / (2 bandwidth^2))."""
+
+    slope: ClassVar[float] = -0.5
+
+    def profile(self, scaled: Tensor) -> Tensor:
+        """The exponential."""
+        return scaled.exp_()
+
+    def scales(self, generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """1 / bandwidth."""
+        del generator
+        return np.full(count, 1 / self.bandwidth)
+
+
+@dataclass(frozen=True)
+class Matern(Radial):
+    """Equation: a polynomial in z times exp(-z), z = sqrt(2 nu) |x - y| / bandwidth.
 
     Args:
-        x: (n, ...) samples.
-        y: (m, ...) samples.
-        bandwidth: Length scale in the units of the samples, above 0.
-
-    Returns:
-        (n, m) float64 in [0, 1], on the device of `x`.
-
-    Raises:
-        ValueError: If the bandwidth is not a finite positive number.
+        order: Degree of the polynomial, nu - 1/2.
     """
-    if not (bandwidth > 0 and math.isfinite(bandwidth)):
-        raise ValueError(f"the bandwidth must be finite and above 0, got {bandwidth}")
-    return squared_distances(x, y).mul_(-0.5 / bandwidth**2).exp_()
+
+    order: Literal[0, 1, 2] = 1
+
+    @property
+    def slope(self) -> float:
+        """2 nu."""
+        return 2 * self.order + 1
+
+    def profile(self, scaled: Tensor) -> Tensor:
+        """The polynomial times the exponential."""
+        z = scaled.clamp_(min=0).sqrt_()
+        match self.order:
+            case 0:
+                return z.neg_().exp_()
+            case 1:
+                return (1 + z).mul_(z.neg_().exp_())
+            case 2:
+                return (z * z).div_(3).add_(z).add_(1).mul_(z.neg_().exp_())
+
+    def scales(self, generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """A multivariate t law of 2 nu degrees: sqrt(2 nu / chi^2) / bandwidth."""
+        return np.sqrt(self.slope / generator.chisquare(self.slope, count)) / self.bandwidth
 
 
-def kernel_mean(x: Samples, y: Samples, bandwidth: float, block: int = 2048) -> float:
-    """The mean of the Gaussian kernel over all pairs: <mu_x, mu_y> in its Hilbert space.
-
-    Pairs of a sample with itself count where `y` is `x` (a V-statistic). At most `block**2`
-    kernel values are held at a time; the result depends on `block` by rounding alone.
+@dataclass(frozen=True)
+class RationalQuadratic(Radial):
+    """Equation: (1 + |x - y|^2 / (2 alpha bandwidth^2))^-alpha.
 
     Args:
-        x: (n, ...) samples.
-        y: (m, ...) samples.
-        bandwidth: Length scale in the units of the samples, above 0.
-        block: Rows of `x`, and of `y`, compared together.
-
-    Raises:
-        ValueError: If there are no samples, or the bandwidth is not positive.
+        alpha: How the length scales are mixed; infinitely large is the Gaussian.
     """
-    if not (len(x) and len(y)):
-        raise ValueError("a kernel mean needs samples on both sides")
-    left = _rows(x).split(block)
-    right = left if y is x else _rows(y).split(block)
-    total = 0.0
-    for a in left:
-        for b in right:
-            total += float(gaussian(a, b, bandwidth).sum())
-    return total / (len(x) * len(y))
+
+    alpha: float = 1.0
+
+    @property
+    def slope(self) -> float:
+        """1 / (2 alpha)."""
+        return 0.5 / self.alpha
+
+    def profile(self, scaled: Tensor) -> Tensor:
+        """The power."""
+        return scaled.add_(1).pow_(-self.alpha)
+
+    def scales(self, generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """A gamma mixture of Gaussians: sqrt(g / alpha) / bandwidth, g ~ Gamma(alpha)."""
+        return np.sqrt(generator.gamma(self.alpha, size=count) / self.alpha) / self.bandwidth
 
 
-def median_bandwidth(x: Samples, limit: int = 1000) -> float:
-    """The median distance between distinct samples: a bandwidth for data of unknown scale.
+@dataclass(frozen=True)
+class Laplace(Kernel):
+    """Equation: exp(-|x - y|_1 / bandwidth).
 
     Args:
-        x: (n, ...) samples, n >= 2.
-        limit: Samples used at most, evenly spaced over `x`, since the cost is quadratic.
-
-    Raises:
-        DataError: If there are fewer than two samples, a value is not finite, or at least half of
-            all pairs are equal.
+        bandwidth: Length scale in the units of the samples, finite and above 0.
     """
-    if len(x) < 2:
-        raise DataError("a bandwidth needs samples", got=len(x), expected="at least 2")
-    rows = _rows(x)
-    if len(rows) > limit:
-        rows = rows[torch.linspace(0, len(rows) - 1, limit, dtype=torch.float64).round().long()]
-    upper = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
-    squares = squared_distances(rows, rows)[upper[0], upper[1]]
-    median = math.sqrt(np.median(squares.cpu().numpy()))
-    if not (median > 0 and math.isfinite(median)):
-        raise DataError(
-            "no bandwidth can be read off these samples",
-            got=f"a median distance of {median}",
-            expected="finite samples that differ",
-            fix="set the bandwidth in the config, or mend the data",
-        )
-    return median
+
+    bandwidth: float
+
+    def __post_init__(self) -> None:
+        """Refuse a length scale that is none.
+
+        Raises:
+            ValueError: If the bandwidth is not a finite positive number.
+        """
+        _check_bandwidth(self.bandwidth)
+
+    def values(self, left: Tensor, right: Tensor) -> Tensor:
+        """(n, m) from the rows themselves."""
+        return torch.cdist(left, right, p=1).mul_(-1 / self.bandwidth).exp_()
+
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """Ones."""
+        return rows.new_ones(len(rows))
 
 
-def _rows(x: Samples) -> Tensor:
+@dataclass(frozen=True)
+class Polynomial(Kernel):
+    """Equation: (x'y / D + constant)^degree, D the samples' entries.
+
+    Args:
+        degree: At least 1; the embedding then holds all moments up to it.
+        constant: At least 0.
+    """
+
+    degree: int = 2
+    constant: float = 1.0
+
+    def values(self, left: Tensor, right: Tensor) -> Tensor:
+        """(n, m) from the rows themselves."""
+        return (left @ right.T).div_(left.shape[1]).add_(self.constant).pow_(self.degree)
+
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """(|x|^2 / D + constant)^degree."""
+        return (rows.square().mean(1) + self.constant).pow(self.degree)
+
+
+@dataclass(frozen=True)
+class WeightedSum(Kernel):
+    """Equation: sum_k weight_k kernel_k.
+
+    Args:
+        terms: The kernels.
+        weights: As many positive numbers.
+    """
+
+    terms: tuple[Kernel, ...]
+    weights: tuple[float, ...]
+
+    def left(self, rows: Tensor) -> list[Any]:
+        """Every term's."""
+        return [term.left(rows) for term in self.terms]
+
+    def right(self, rows: Tensor) -> list[Any]:
+        """Every term's."""
+        return [term.right(rows) for term in self.terms]
+
+    def values(self, left: list[Any], right: list[Any]) -> Tensor:
+        """(n, m) from the terms' forms."""
+        total: Tensor | None = None
+        for term, weight, a, b in zip(self.terms, self.weights, left, right, strict=True):
+            values = term.values(a, b).mul_(weight)
+            total = values if total is None else total.add_(values)
+        assert total is not None, "a sum has terms"
+        return total
+
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """The weighted sum of the terms' diagonals."""
+        parts = [w * t.diagonal(rows) for t, w in zip(self.terms, self.weights, strict=True)]
+        return torch.stack(parts).sum(0)
+
+
+def as_matrix(x: Samples) -> Tensor:
+    """Samples as (n, D) float64 rows."""
     # Arrays are copied: they may be read-only, which torch cannot express.
     whole = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float64))
     return whole.to(torch.float64).reshape(len(x), -1)
+
+
+def _check_bandwidth(bandwidth: float) -> None:
+    if not (bandwidth > 0 and math.isfinite(bandwidth)):
+        raise ValueError(f"the bandwidth must be finite and above 0, got {bandwidth}")

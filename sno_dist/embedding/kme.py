@@ -1,54 +1,58 @@
-"""The kernel mean embedding against anchor distributions, reduced by RKHS PCA."""
+"""The kernel mean embedding, reduced by RKHS PCA."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from sno_dist.embedding.embedder import Embedder
-from sno_dist.embedding.kernels import gaussian
-from sno_dist.embedding.pca import centre
+from sno_dist.embedding.feature_map import FeatureMap
+from sno_dist.embedding.features import Sums
 
 __all__ = ["Kme"]
 
 
 class Kme(Embedder):
-    """Inner products with the seen distributions' mean embeddings, centred and projected.
+    """Mean features of a kernel, centred and projected on the seen distributions' components.
 
-    Equation: phi(x)_j = mean_b k(x, x^j_b) over anchor distribution j, so that the mean of phi
-    over a context set is (<mu, mu_j>)_j; read-out: centring and projection (eq. 11, 25).
+    Equation: u = P'(W 1/K sum_i phi(x_i) - origin) (eq. 11, 25), phi and W the feature map's.
 
     Args:
-        tensors: What `fit_embedding` left: "anchors" (N, n, D) float32 in model units,
-            "bandwidth" (), "column_mean" (N,), "projection" (N, m), "table" (N, m).
+        feature_map: phi and W.
+        tensors: What `fit_embedding` left: "median" () the kernel's bandwidth where the config
+            names none, "origin" (m,), "projection" (m, k), "table" (N, k).
+        fixed: Whether training takes the rows of the table, instead of random context sets'.
     """
 
     view = "data"
-    anchors: Tensor
-    bandwidth: Tensor
-    column_mean: Tensor
+    median: Tensor
+    origin: Tensor
     projection: Tensor
     table: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, feature_map: FeatureMap, tensors: Mapping[str, Tensor], *, fixed: bool
+    ) -> None:
         super().__init__()
-        for name in ("anchors", "bandwidth", "column_mean", "projection", "table"):
+        self.map = feature_map
+        self.fixed = fixed
+        for name in ("median", "origin", "projection", "table"):
             self.register_buffer(name, tensors[name].clone())
         self.layout = (1, self.projection.shape[1])
 
-    def rows(self, index: Tensor) -> Tensor:
-        """The embeddings that the seen distributions were fitted with."""
-        return self.table[index]
+    def rows(self, index: Tensor) -> Tensor | None:
+        """The embeddings that the seen distributions were fitted with, where they are fixed."""
+        return self.table[index] if self.fixed else None
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, *shape) to (n, N) float64 kernel means."""
-        flat = x.flatten(1).double()
-        bandwidth = float(self.bandwidth)
-        columns = [gaussian(flat, anchor.double(), bandwidth).mean(1) for anchor in self.anchors]
-        return torch.stack(columns, 1)
+        """(n, *shape) to (n, m) float64."""
+        return self.map(x.flatten(1).double())
+
+    def sums(self, x: Tensor, lengths: Tensor) -> Sums:
+        """As the map adds them up, which may be without a row for every sample."""
+        return self.map.sums(x.flatten(1).double(), lengths)
 
     def read_out(self, mean: Tensor) -> Tensor:
-        """(P, N) inner products to (P, m) float32."""
-        return (centre(mean, self.column_mean) @ self.projection).float()
+        """(P, m) mean features to (P, k) float32."""
+        return ((self.map.weigh(mean) - self.origin) @ self.projection).float()

@@ -1,4 +1,4 @@
-"""Principal components in the kernel's Hilbert space, from a Gram matrix of mean embeddings."""
+"""Principal components of mean embeddings: in the kernel's Hilbert space, or of mean features."""
 
 from __future__ import annotations
 
@@ -8,40 +8,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["RkhsPca", "Scaling", "centre", "fit_pca"]
+__all__ = ["RkhsPca", "Scaling", "centre", "feature_pca", "gram_pca"]
 
 Scaling = Literal["isometric", "whitened"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RkhsPca:
-    """The map from a row of inner products with the anchors to u.
+    """The map from mean features, or from inner products with the anchors, to u.
 
     Args:
-        projection: (N, m) coefficients, scaling included.
-        column_mean: (N,) mean of each column of the anchors' Gram matrix.
-        eigenvalues: (m,) of the centred Gram matrix, decreasing.
-        kept: Share of the centred Gram's trace that the m components hold.
+        projection: (m, k) coefficients, scaling included.
+        origin: (m,) what is subtracted first: the mean over the N distributions.
+        eigenvalues: Of the centred Gram matrix, decreasing; all that are not rounding.
+        kept: Share of the centred Gram's trace that the k components hold.
     """
 
     projection: Tensor
-    column_mean: Tensor
+    origin: Tensor
     eigenvalues: Tensor
     kept: float
 
-    def __call__(self, products: Tensor) -> Tensor:
-        """U of new distributions from their inner products with the anchors.
+    @property
+    def components(self) -> int:
+        """K, entries of u."""
+        return self.projection.shape[1]
 
-        Equation: u_k = c_k' (kappa_j - mean kappa - mean_j K + mean K) / sqrt(w_k) (eq. 11, 25,
-        with the component's and the summation's index told apart).
-
-        Args:
-            products: (P, N) with entries <mu, mu_j>, float64.
-
-        Returns:
-            (P, m).
-        """
-        return centre(products, self.column_mean) @ self.projection
+    def __call__(self, features: Tensor) -> Tensor:
+        """U of distributions, (P, m) float64 to (P, k)."""
+        return (features - self.origin) @ self.projection
 
 
 def centre(products: Tensor, column_mean: Tensor) -> Tensor:
@@ -50,37 +45,88 @@ def centre(products: Tensor, column_mean: Tensor) -> Tensor:
     return shifted - shifted.mean(1, keepdim=True)
 
 
-def fit_pca(gram: Tensor, components: int | None, noise: float, scaling: Scaling) -> RkhsPca:
-    """Eigen-decompose the centred Gram matrix.
+def gram_pca(gram: Tensor, components: int | None, noise: float, scaling: Scaling) -> RkhsPca:
+    """Eigen-decompose the centred Gram matrix of N mean embeddings.
 
-    Equation: M = H K H, M c_k = w_k c_k, |c_k| = 1; isometric scores c_k' k~ / sqrt(w_k), then
-    one global scale that makes the mean |u|^2 equal m; whitened scores sqrt(N) c_k' k~ / w_k.
-    Full-rank whitening puts all training distributions at equal distance, a one-hot code, so it
-    is for N much larger than m only. Signs make each c_k's largest entry positive.
+    Equation: M = H K H, M c_k = w_k c_k, |c_k| = 1; isometric scores c_k' k~ / sqrt(w_k) with
+    k~ = H (kappa - K 1 / N) (eq. 11, 25, with the component's and the summation's index told
+    apart), then one global scale that makes the mean |u|^2 equal k; whitened scores
+    sqrt(N) c_k' k~ / w_k. Since c_k' 1 = 0, the second centring of k~ needs no work. Full-rank
+    whitening puts all training distributions at equal distance, a one-hot code, so it is for N
+    much larger than k only. Signs make each c_k's largest entry positive.
 
     Args:
         gram: (N, N) float64, symmetric.
-        components: m; none: those whose variance w_k / N exceeds the sampling noise per component.
-        noise: Trace of the mean embeddings' sampling covariance, (1 - |mu|^2) / n.
+        components: k; none: those whose variance w_k / N exceeds the sampling noise per component.
+        noise: Trace of the mean embeddings' sampling covariance, (E k(x, x) - |mu|^2) / n.
         scaling: isometric or whitened.
     """
-    count = len(gram)
-    column_mean = gram.mean(0)
-    centred = centre(gram, column_mean)
-    values, vectors = torch.linalg.eigh(0.5 * (centred + centred.T))
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    rank = int((values > 1e-12 * values[0]).sum())
+    count, origin = len(gram), gram.mean(0)
+    w, c, spectrum = _eigen(centre(gram, origin), count, components, noise)
+    return RkhsPca(
+        projection=c * (_scale(w, count, scaling) / w.sqrt()),
+        origin=origin,
+        eigenvalues=spectrum,
+        kept=float(w.sum() / spectrum.sum()),
+    )
+
+
+def feature_pca(
+    features: Tensor, components: int | None, noise: float, scaling: Scaling
+) -> RkhsPca:
+    """The same from mean features, whose inner products are the Gram matrix.
+
+    The eigenvalue problem is N x N or m x m, whichever is smaller.
+
+    Equation: with Z the centred features, Z Z' = M; the direction of component k is
+    v_k = Z' c_k / sqrt(w_k), an eigenvector of Z' Z.
+
+    Args:
+        features: (N, m) float64, weighed.
+        components: As for `gram_pca`.
+        noise: As for `gram_pca`.
+        scaling: As for `gram_pca`.
+    """
+    count, origin = len(features), features.mean(0)
+    centred = features - origin
+    if features.shape[1] < count:
+        w, directions, spectrum = _eigen(centred.T @ centred, count, components, noise)
+        directions = directions * _signs(centred @ directions)
+    else:
+        w, c, spectrum = _eigen(centred @ centred.T, count, components, noise)
+        directions = centred.T @ c / w.sqrt()
+    return RkhsPca(
+        projection=directions * _scale(w, count, scaling),
+        origin=origin,
+        eigenvalues=spectrum,
+        kept=float(w.sum() / spectrum.sum()),
+    )
+
+
+def _eigen(
+    matrix: Tensor, count: int, components: int | None, noise: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kept eigenvalues and vectors, signs fixed, and all eigenvalues that are not rounding."""
+    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.T))
+    values, vectors = values.flip(0), vectors.flip(1)
+    rank = max(1, int((values > 1e-12 * values[0]).sum()))
     if components is None:
-        kept = [k for k in range(rank) if float(values[k]) / count > noise / (k + 1)]
-        components = max(1, len(kept))
+        above = [float(values[k]) / count > noise / (k + 1) for k in range(rank)]
+        components = max(1, sum(above))
     size = min(components, rank)
-    w, c = values[:size], vectors[:, :size]
-    largest = c.abs().argmax(0)
-    c = c * c[largest, torch.arange(size)].sign()
+    kept = vectors[:, :size]
+    return values[:size], kept * _signs(kept), values[:rank]
+
+
+def _signs(columns: Tensor) -> Tensor:
+    """What makes the largest entry of each column positive: (k,)."""
+    return columns.gather(0, columns.abs().argmax(0, keepdim=True))[0].sign()
+
+
+def _scale(w: Tensor, count: int, scaling: Scaling) -> Tensor:
+    """What scores of the training variance w / N are multiplied by."""
     match scaling:
         case "isometric":
-            projection = c / w.sqrt() * (size * count / w.sum()).sqrt()
+            return (len(w) * count / w.sum()).sqrt()
         case "whitened":
-            projection = c * count**0.5 / w
-    share = float(w.sum() / values.sum())
-    return RkhsPca(projection=projection, column_mean=column_mean, eigenvalues=w, kept=share)
+            return count**0.5 / w.sqrt()

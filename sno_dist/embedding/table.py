@@ -13,10 +13,11 @@ from sno_dist.config.load import run_folder
 from sno_dist.config.schema import Config
 from sno_dist.runtime.artifact import open_artifact
 
-__all__ = ["FITTED", "KIND", "EmbeddingTable", "open_table", "table_folder"]
+__all__ = ["FITTED", "KIND", "SUMS", "EmbeddingTable", "open_table", "table_folder"]
 
 KIND = "embedding"
 FITTED = "fitted.safetensors"
+SUMS = "sums.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

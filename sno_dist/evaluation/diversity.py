@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.embedding.kernels import squared_distances
+from sno_dist.embedding.pairs import squared_distances
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 

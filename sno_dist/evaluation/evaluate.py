@@ -8,34 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
-from sno_dist.embedding.kernels import median_bandwidth
-from sno_dist.errors import DataError, Preempted
 from sno_dist.evaluation.page import compose
 from sno_dist.evaluation.report import render
-from sno_dist.evaluation.score import (
-    Contexts,
-    DistributionScores,
-    Reference,
-    reference,
-    score_distribution,
-)
+from sno_dist.evaluation.score_error import score_error
+from sno_dist.evaluation.scorer import Scorer
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
-from sno_dist.judge.classifier import Classifier
 from sno_dist.judge.find import find_judge
-from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import open_artifact, reuse, write_json, writing
-from sno_dist.runtime.progress import Progress
 from sno_dist.runtime.tracking import Tracker
-from sno_dist.sampling.plan import context_of, groups_of, label
 from sno_dist.sampling.sample_set import SampleSet
-from sno_dist.shards.manifest import Entry, Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.manifest import Manifest
 
 __all__ = ["Report", "evaluate", "open_report"]
 
@@ -77,10 +64,11 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
 
     Raises:
         DataError: If a distribution has too few real samples for the figures.
-        ArtifactError: If the run's folder holds a report of other samples.
+        ArtifactError: If the run's folder holds a report of other samples, or lacks the
+            checkpoint whose score can be compared with the exact one.
         Preempted: If the run was asked to stop.
 
-    **Collective**: one gathering of the scores.
+    **Collective**: one gathering of the scores, one sum of errors.
     """
     start()
     folder = run_folder(config) / "evaluation"
@@ -95,8 +83,9 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     began = time.monotonic()
     judge = find_judge(config, manifest)
     with writing(folder, KIND, inputs) as target:
-        mine = _Scorer(config, manifest, samples, judge).share()
+        mine = Scorer(config, manifest, samples, judge).share()
         scores = [s for part in collectives.gather(mine, "gathering scores") for s in part]
+        error = score_error(config, manifest, samples)
         if collectives.world().is_main:
             summary = summarise(
                 scores,
@@ -106,87 +95,12 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
                 bootstrap=config.evaluation.bootstrap,
                 seed=config.seed,
             )
+            if error is not None:
+                summary["score_error"] = error
             write_json(target / SUMMARY, summary)
             (target / PAGE).write_text(render(compose(config, manifest, samples, scores, summary)))
             _record_hparams(config, summary)
     return open_report(config)
-
-
-class _Scorer:
-    """Scores this rank's distributions."""
-
-    def __init__(
-        self, config: Config, manifest: Manifest, samples: SampleSet, judge: Classifier | None
-    ) -> None:
-        self._config, self._manifest = config, manifest
-        self._samples, self._judge = samples, judge
-        self._reader = Reader(manifest, cache=config.shards.cache)
-        self._bandwidth = config.evaluation.bandwidth or self._median()
-
-    def share(self) -> list[DistributionScores]:
-        entries = self._manifest.entries
-        mine = collectives.world().deal(len(entries))
-        scores = []
-        with Progress(len(mine), "evaluating") as progress:
-            for index in mine:
-                scores += self._score(index, entries[index])
-                progress.advance()
-                if preemption.requested():
-                    break
-        if collectives.any_rank(preemption.requested(), "evaluating"):
-            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
-        return scores
-
-    def _score(self, index: int, entry: Entry) -> list[DistributionScores]:
-        ks: tuple[int | None, ...] = (None,)
-        if entry.split == "unseen":
-            ks = (*self._config.sampling.contexts, None)
-        present = [k for k in ks if _key(entry, k) in self._samples.shards]
-        if not present:
-            return []
-        real = reference(
-            self._reader.all(entry, "reference"),
-            classifier=self._judge,
-            label=index if self._judge else None,
-            bandwidth=self._bandwidth,
-            neighbours=self._config.evaluation.neighbours,
-        )
-        return [self._compare(entry, k, real) for k in present]
-
-    def _compare(self, entry: Entry, k: int | None, real: Reference) -> DistributionScores:
-        groups = groups_of(self._config.sampling, k)
-        sets = [
-            self._reader.take(entry, "model", context_of(self._config.seed, entry, k, group))
-            for group in range(groups[-1] + 1)
-        ]
-        return score_distribution(
-            self._samples.samples(_key(entry, k)),
-            real,
-            Contexts(sets=sets, groups=groups),
-            classifier=self._judge,
-            name=entry.name,
-            split=entry.split,
-            k=k,
-        )
-
-    def _median(self) -> float:
-        """The median distance between real samples of all distributions, the same on each rank."""
-        rows = []
-        for entry in self._manifest.entries:
-            if entry.count("reference") < 2:
-                raise DataError(
-                    "a distribution has no held-out samples to compare with",
-                    where=f"distribution {entry.name}, role reference",
-                    got=entry.count("reference"),
-                    fix="raise the source's share or number of reference samples",
-                )
-            rows.append(self._reader.take(entry, "reference", np.arange(2)))
-        stacked = np.concatenate(rows)
-        return median_bandwidth(stacked / 255 if stacked.dtype == np.uint8 else stacked)
-
-
-def _key(entry: Entry, k: int | None) -> str:
-    return f"{entry.split}/{label(k)}/{entry.name}"
 
 
 def _record_hparams(config: Config, summary: dict[str, Any]) -> None:

@@ -1,55 +1,28 @@
-"""Charts of the report, as inline SVG whose ink follows the page's light or dark colours."""
+"""Charts of the report."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "accuracy_bars", "accuracy_by_k", "curves", "embedding_map"]
+from sno_dist.evaluation.canvas import COLOURS, INK, STYLE, blank, canvas, svg
 
-COLOURS: Mapping[str, str] = {"seen": "#3d8fd1", "unseen": "#e0762c"}
-"""Told apart by every kind of colour vision, and legible on white and on black."""
+__all__ = [
+    "accuracy_bars",
+    "accuracy_by_k",
+    "curves",
+    "embedding_map",
+    "score_errors",
+    "spectrum",
+]
 
-INK, LINE = "#010203", "#040506"
-"""Stand-ins that become `currentColor` and `var(--line)` in the SVG."""
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sno",
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 POINTS = 400
 """Points of a curve at most: more cannot be seen and make the page heavy."""
 
@@ -57,7 +30,7 @@ POINTS = 400
 def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
     """Accuracy against the size of the context set, with intervals; none without a classifier."""
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(5.6, 3.8)
+        figure, axes = canvas(5.6, 3.8)
         lowest = 1.0
         labels = _ks(summary)
         for shift, (split, colour) in zip((-0.04, 0.04), COLOURS.items(), strict=True):
@@ -81,7 +54,7 @@ def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
         axes.set(xlabel="context samples K", ylabel="accuracy, %", xlim=(-0.3, len(labels) - 0.7))
         axes.set_ylim(max(0.0, 100 * lowest - 5), 101)
         axes.legend(loc="lower right", ncols=3)
-        return _svg(figure, "Accuracy by number of context samples")
+        return svg(figure, "Accuracy by number of context samples")
 
 
 def _ks(summary: Mapping[str, Any]) -> list[str]:
@@ -106,7 +79,7 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5)
     if not splits:
         return None
     with mpl.rc_context(STYLE):
-        figure = _figure(5.6, 1.9 * len(splits))
+        figure = blank(5.6, 1.9 * len(splits))
         for index, (split, values) in enumerate(splits.items(), start=1):
             axes = figure.add_subplot(len(splits), 1, index)
             ordered = sorted(values.items(), key=lambda item: (item[1], item[0]))
@@ -117,7 +90,7 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5)
             axes.set(xticks=(), ylabel="accuracy, %", xlim=(-0.7, len(heights) - 0.3))
             axes.set_ylim(0, 101)  # bars are read by their length, so from zero
             axes.grid(visible=False, axis="x")
-        return _svg(figure, "Accuracy of every distribution")
+        return svg(figure, "Accuracy of every distribution")
 
 
 def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[str]) -> str | None:
@@ -138,7 +111,7 @@ def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[s
     share = values**2 / max(float((values**2).sum()), 1e-300)
     short = len(rows) <= 150 and max(map(len, names)) <= 5
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(5.6, 3.8)
+        figure, axes = canvas(5.6, 3.8)
         for split, colour in COLOURS.items():
             own = [i for i, value in enumerate(splits) if value == split]
             size, alpha = (0, 0) if short else (14, 0.8)
@@ -154,7 +127,7 @@ def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[s
         axes.set(xticklabels=(), yticklabels=())
         axes.margins(0.06)
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "Map of the embeddings")
+        return svg(figure, "Map of the embeddings")
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str | None:
@@ -169,10 +142,63 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str
     columns = min(2, len(kept))
     rows = -(-len(kept) // columns)
     with mpl.rc_context(STYLE):
-        figure = _figure(5.6, 1.9 * rows)
+        figure = blank(5.6, 1.9 * rows)
         for index, (name, (steps, values)) in enumerate(kept.items(), start=1):
             _curve(figure.add_subplot(rows, columns, index), name, steps, values)
-        return _svg(figure, "Training curves")
+        return svg(figure, "Training curves")
+
+
+def score_errors(error: Mapping[str, Any]) -> str:
+    """The relative error of the score against the noise level, both in decades.
+
+    Args:
+        error: "levels" in cells, and "seen" and "unseen" at each of them or None.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(5.6, 3.8)
+        for split, colour in COLOURS.items():
+            if error[split] is not None:
+                style = {"marker": "o", "markersize": 5, "linewidth": 1.6}
+                axes.plot(error["levels"], error[split], color=colour, label=split, **style)
+        axes.set(xscale="log", yscale="log")
+        square = "\N{SUPERSCRIPT TWO}"
+        axes.set_xlabel(
+            "noise level \N{GREEK SMALL LETTER SIGMA} / \N{GREEK SMALL LETTER ALPHA}, cells"
+        )
+        axes.set_ylabel(f"E|s \N{MINUS SIGN} s*|{square} / E|s*|{square}", parse_math=False)
+        _plain_decades(axes.xaxis)
+        _plain_decades(axes.yaxis)
+        axes.set_xticks(error["levels"])
+        axes.legend()
+        return svg(figure, "Error of the score by noise level")
+
+
+def spectrum(eigenvalues: Sequence[float], components: int, noise: float) -> str:
+    """The variance of each principal component of the embeddings, and the noise in it.
+
+    Args:
+        eigenvalues: Variance per component, decreasing.
+        components: How many were kept.
+        noise: Sampling noise of all components together; that of component k is noise / k.
+    """
+    shown = np.asarray(eigenvalues, np.float64)[: min(POINTS, max(60, 3 * components))]
+    number = np.arange(1, len(shown) + 1)
+    kept = number <= components
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(5.6, 3.8)
+        for own, colour, name in (
+            (kept, COLOURS["seen"], f"kept ({components})"),
+            (~kept, COLOURS["unseen"], "dropped"),
+        ):
+            if own.any():
+                axes.scatter(number[own], shown[own], s=10, c=colour, linewidths=0, label=name)
+        if noise > 0:
+            style = {"color": INK, "linestyle": ":", "linewidth": 1.2}
+            axes.plot(number, noise / number, label="sampling noise", **style)
+        axes.set_yscale("log")
+        axes.set(xlabel=f"component, of {len(eigenvalues)}", ylabel="variance")
+        figure.legend(loc="outside upper right", ncols=3)
+        return svg(figure, "Spectrum of the embedding")
 
 
 def _curve(axes: Axes, name: str, steps: Sequence[float], values: Sequence[float]) -> None:
@@ -184,33 +210,11 @@ def _curve(axes: Axes, name: str, steps: Sequence[float], values: Sequence[float
     axes.locator_params(axis="x", nbins=4)
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
         axes.set_yscale("log")
-        # 1, 2, 5, 10 and no powers: the default labels of a short range run into each other
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _plain_decades(axes.yaxis)
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Built without pyplot: it keeps no global state and needs no display.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
-
-
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _figure(width, height)
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, title: str) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', _opening(title), text, count=1)
-    return text.replace(INK, "currentColor").replace(LINE, "var(--line)")
-
-
-def _opening(title: str) -> str:
-    return rf'<svg viewBox="\1" role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg">'
+def _plain_decades(axis: Axis) -> None:
+    # 1, 2, 5, 10 and no powers: the default labels of a short range run into each other
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,8 +1,7 @@
 """The squared maximum mean discrepancy between two sample sets (eq. 20 of arXiv 2410.08549).
 
-With p and q the kernel means over all pairs within each set and c that over cross pairs
-(k(x, x) = 1), the biased estimate is p + q - 2c and the unbiased one is
-(np - 1)/(n - 1) + (mq - 1)/(m - 1) - 2c: denominators 1/(n(n-1)), 1/(m(m-1)) and 2/(nm). The
+The unbiased estimate is the mean of k over the pairs of distinct samples within each set, both
+added, less twice its mean over cross pairs: denominators 1/(n(n-1)), 1/(m(m-1)) and 2/(nm). The
 printed eq. 20 has a misprint in the second, and its right side is the square.
 """
 
@@ -13,64 +12,81 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sno_dist.embedding.kernels import kernel_mean
+from sno_dist.embedding.kernels import Kernel, as_matrix
+from sno_dist.embedding.pairs import kernel_mean
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
-__all__ = ["biased", "combine", "floor", "unbiased"]
+__all__ = ["biased", "both", "floor", "part", "unbiased", "within"]
 
 
-def unbiased(x: NDArray[Any], y: NDArray[Any], bandwidth: float, block: int = 2048) -> float:
-    """The unbiased MMD^2 under the Gaussian kernel; its mean is 0 for equal distributions.
+def unbiased(x: NDArray[Any], y: NDArray[Any], kernel: Kernel) -> float:
+    """The unbiased MMD^2; its mean is 0 for equal distributions.
 
     Args:
         x: (n, ...) samples, n >= 2.
         y: (m, ...) samples, m >= 2.
-        bandwidth: Kernel length scale in data units.
-        block: Samples compared together, which bounds the memory.
+        kernel: The kernel, its length scale in data units.
 
     Raises:
         DataError: If there are fewer than two samples, or a value is not finite.
     """
-    a, b = _both(x, y, 2)
-    within = kernel_mean(a, a, bandwidth, block), kernel_mean(b, b, bandwidth, block)
-    return combine(*within, kernel_mean(a, b, bandwidth, block), n=len(a), m=len(b))
+    a, b = both(x, y, 2)
+    return within(a, kernel) + within(b, kernel) - 2 * kernel_mean(a, b, kernel)
 
 
-def biased(x: NDArray[Any], y: NDArray[Any], bandwidth: float, block: int = 2048) -> float:
+def biased(x: NDArray[Any], y: NDArray[Any], kernel: Kernel) -> float:
     """The biased MMD^2, |mu_x - mu_y|^2 >= 0; see `unbiased` for the arguments."""
-    a, b = _both(x, y, 1)
-    within = kernel_mean(a, a, bandwidth, block) + kernel_mean(b, b, bandwidth, block)
-    return max(0.0, within - 2 * kernel_mean(a, b, bandwidth, block))
+    a, b = both(x, y, 1)
+    means = kernel_mean(a, a, kernel) + kernel_mean(b, b, kernel)
+    return max(0.0, means - 2 * kernel_mean(a, b, kernel))
 
 
-def combine(p: float, q: float, c: float, *, n: int, m: int) -> float:
-    """The unbiased MMD^2 from kernel means that are known already.
-
-    Args:
-        p: Mean of k over all n^2 pairs of the first set, a sample with itself included.
-        q: The same over the m^2 pairs of the second.
-        c: Mean of k over the n m cross pairs.
-        n: Samples in the first set, at least 2.
-        m: Samples in the second, at least 2.
-    """
-    return (n * p - 1) / (n - 1) + (m * q - 1) / (m - 1) - 2 * c
+def within(rows: NDArray[np.float64], kernel: Kernel) -> float:
+    """The mean of the kernel over all pairs of distinct rows, of which there are two or more."""
+    count = len(rows)
+    selves = float(kernel.diagonal(as_matrix(rows)).sum())
+    return (count * count * kernel_mean(rows, rows, kernel) - selves) / (count * (count - 1))
 
 
-def floor(real: NDArray[Any], bandwidth: float, block: int = 2048) -> float:
-    """What a perfect model scores by chance: |MMD^2| between two halves of the real samples.
+def floor(real: NDArray[Any], kernel: Kernel, size: int) -> float:
+    """What a perfect model scores by chance: |MMD^2| between the two sets of `part`.
 
-    Every other sample makes a half, so an ordered set is split evenly too. The magnitude is
-    taken because the unbiased estimate of equal distributions has either sign.
+    The magnitude is taken because the unbiased estimate of equal distributions has either sign.
 
     Raises:
         DataError: If there are fewer than four samples, or a value is not finite.
     """
-    rows = as_rows(real, "real samples", 4)
-    return abs(unbiased(rows[0::2], rows[1::2], bandwidth, block))
+    return abs(unbiased(*part(as_rows(real, "real samples", 4), size), kernel))
 
 
-def _both(x: NDArray[Any], y: NDArray[Any], minimum: int) -> tuple[NDArray[np.float64], ...]:
+def part(rows: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Real samples as two sets, which differ by chance as generated and real ones would.
+
+    A comparison is of `size` generated samples with all m real ones. The sets are of `size` and
+    m - `size`, of half and half where `size` is more than half of m: a little more chance than in
+    the comparison, whose second set is not so diminished. The first is taken evenly, so an
+    ordered set is parted fairly.
+
+    Args:
+        rows: (m, d) real samples, m >= 4.
+        size: Generated samples that they are compared with, at least 2.
+    """
+    count = min(size, len(rows) // 2)
+    first = np.zeros(len(rows), bool)
+    first[(2 * np.arange(count) + 1) * len(rows) // (2 * count)] = True
+    return rows[first], rows[~first]
+
+
+def both(
+    x: NDArray[Any], y: NDArray[Any], minimum: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two sets as checked rows of one size.
+
+    Raises:
+        DataError: If a set has fewer than `minimum` samples or a value that is not finite, or
+            the samples differ in size.
+    """
     a, b = as_rows(x, "generated samples", minimum), as_rows(y, "real samples", minimum)
     if a.shape[1] != b.shape[1]:
         raise DataError("generated and real samples differ in size", got=a.shape, expected=b.shape)

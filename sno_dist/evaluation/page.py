@@ -11,17 +11,16 @@ import numpy as np
 
 from sno_dist.config.load import dump, run_folder
 from sno_dist.config.schema import Config
-from sno_dist.evaluation.report import Embeddings, Gallery, ReportPage
+from sno_dist.evaluation.cards import WHOLE, Cards
+from sno_dist.evaluation.conditions import Condition
+from sno_dist.evaluation.report import Embeddings, ReportPage
 from sno_dist.evaluation.score import DistributionScores
 from sno_dist.runtime.provenance import describe
-from sno_dist.sampling.plan import context_of, label
 from sno_dist.sampling.sample_set import SampleSet
-from sno_dist.shards.manifest import Entry, Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.manifest import Manifest
 
 __all__ = ["compose"]
 
-SHOWN = {"image": 10, "vector": 300}
 GALLERIES = 30
 
 
@@ -38,21 +37,22 @@ def compose(
         config: The run's.
         manifest: The population.
         samples: What was drawn.
-        scores: Of every distribution and K.
+        scores: Of every distribution, K and method.
         summary: The content of summary.json.
     """
-    reader = Reader(manifest, verify=False, cache=config.shards.cache)
-    full = {s.name: s.accuracy for s in scores if s.k is None and s.accuracy is not None}
+    known = {(s.name, Condition(method=s.method, k=s.k)): s for s in scores}
     splits = {split: manifest.split(split) for split in ("seen", "unseen")}
     shown = [*splits["unseen"][:GALLERIES], *splits["seen"][: GALLERIES // 5]]
+    cards = Cards(config, manifest, samples, known)
+    full = {
+        name: score.accuracy
+        for (name, condition), score in known.items()
+        if condition == WHOLE and score.accuracy is not None
+    }
     return ReportPage(
         title=config.name,
         summary=summary,
-        galleries=[
-            gallery
-            for entry in shown
-            for gallery in _galleries(config, reader, samples, entry, full.get(entry.name))
-        ],
+        galleries=[card for entry in shown if (card := cards.of(entry))],
         accuracies={
             split: {e.name: full[e.name] for e in entries if e.name in full}
             for split, entries in splits.items()
@@ -60,39 +60,10 @@ def compose(
         },
         embeddings=_map(manifest, samples),
         curves=_curves(run_folder(config)),
+        spectrum=_spectrum(run_folder(config)),
         config=dump(config),
         provenance=describe({"shards": manifest.digest, "samples": samples.digest}),
     )
-
-
-def _galleries(
-    config: Config, reader: Reader, samples: SampleSet, entry: Entry, accuracy: float | None
-) -> list[Gallery]:
-    """Samples from the whole context; for an unseen image distribution from one example too."""
-    domain = reader.manifest.domain
-    count = SHOWN[domain]
-    real = reader.take(entry, "reference", np.arange(min(count, entry.count("reference"))))
-    note = "" if accuracy is None else f"{100 * accuracy:.0f} % named rightly"
-    found = []
-    if (key := f"{entry.split}/all/{entry.name}") in samples.shards:
-        found.append(
-            Gallery(name=entry.name, real=real, generated=samples.samples(key)[:count], note=note)
-        )
-    smallest = min(config.sampling.contexts, default=0)
-    key = f"{entry.split}/{label(smallest)}/{entry.name}"
-    if entry.split == "unseen" and domain == "image" and key in samples.shards:
-        index = context_of(config.seed, entry, smallest, 0)
-        own = samples.samples(key)[: min(count, config.sampling.per_context)]
-        found.append(
-            Gallery(
-                name=entry.name,
-                real=real,
-                generated=own,
-                context=reader.take(entry, "model", index[:count]),
-                note=f"from K = {smallest}",
-            )
-        )
-    return found
 
 
 def _map(manifest: Manifest, samples: SampleSet) -> Embeddings | None:
@@ -121,3 +92,12 @@ def _curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
         name: ([float(step) for step in sorted(values)], [values[step] for step in sorted(values)])
         for name, values in curves.items()
     }
+
+
+def _spectrum(run: Path) -> dict[str, Any] | None:
+    """What the embedding stage told of its principal components, where it fitted any."""
+    path = run / "embedding" / "report.json"
+    if not path.is_file():
+        return None
+    fit = json.loads(path.read_text())
+    return fit if "eigenvalues" in fit else None

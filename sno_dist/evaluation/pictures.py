@@ -62,8 +62,12 @@ def grid_columns(images: NDArray[Any]) -> int:
 
 
 def frame_of(points: NDArray[Any], margin: float = 0.05) -> Frame:
-    """The square around (n, 2) points, so that two panels can be drawn in one frame."""
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    """The square around the first two of (n, d) coordinates, so that panels share a frame.
+
+    Of one coordinate alone the range is that of both sides.
+    """
+    plane = points[:, :2] if points.shape[1] > 1 else np.repeat(points, 2, axis=1)
+    low, high = plane.min(axis=0), plane.max(axis=0)
     centre, half = (low + high) / 2, (0.5 + margin) * max(float((high - low).max()), 1e-12)
     return (
         float(centre[0] - half),
@@ -76,8 +80,10 @@ def frame_of(points: NDArray[Any], margin: float = 0.05) -> Frame:
 def scatter(points: NDArray[Any], frame: Frame, colour: str) -> str:
     """The first two coordinates of samples, on nothing, so that it suits a light and a dark page.
 
+    A single coordinate is drawn against the place in the set.
+
     Args:
-        points: (n, d) samples, d >= 2.
+        points: (n, d) samples.
         frame: What part of the plane to show.
         colour: Of the points.
 
@@ -92,7 +98,8 @@ def scatter(points: NDArray[Any], frame: Frame, colour: str) -> str:
     for spine in axes.spines.values():
         spine.set(color="#8888", linewidth=1.5)
     size = float(np.clip(1500 / len(points), 0.8, 12))
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.6, linewidths=0)
+    second = points[:, 1] if points.shape[1] > 1 else np.linspace(*frame[2:], len(points))
+    axes.scatter(points[:, 0], second, s=size, c=colour, alpha=0.6, linewidths=0)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", transparent=True, metadata={"Software": None})
     return _uri(stream.getvalue())

@@ -1,38 +1,34 @@
 """The scores of one distribution: computed on one rank, from that distribution's arrays alone.
 
-    real = reference(images, classifier=judge, label=42, bandwidth=3.1, neighbours=3)
-    scores = [score_distribution(drawn[k], real, classifier=judge, name="42", ...) for k in ks]
+    comparison = Comparison(bandwidths=(3.1,))
+    real = reference(images, name="42", split="seen", comparison=comparison, ...)
+    scores = [score_distribution(drawn[k], real, classifier=judge, k=k) for k in ks]
 
-What depends on the real samples alone is measured once, in a `Reference`, and serves every K.
-Accuracy, diversity, recall, precision and Frechet moments are of the classifier's features (of
-the data where there is no classifier); MMD and copying are of the data themselves.
+What depends on the real samples alone is measured once, in a `Reference`, and serves every K and
+every method. Accuracy, diversity, recall, precision and Frechet moments are of the classifier's
+features (of the data where there is no classifier); MMD and copying are of the data themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sno_dist.embedding.kernels import kernel_mean
+from sno_dist.embedding.pairs import kernel_mean
 from sno_dist.evaluation import diversity, mmd
 from sno_dist.evaluation.frechet import Moments, moments
+from sno_dist.evaluation.reference import RealFigures, Reference, judged
 from sno_dist.evaluation.rows import as_rows
+from sno_dist.sampling.plan import Method, label
 
 if TYPE_CHECKING:  # vector data has no judge, and needs no transformers
     from sno_dist.judge.classifier import Classifier
 
-__all__ = [
-    "Contexts",
-    "DistributionScores",
-    "RealFigures",
-    "Reference",
-    "reference",
-    "score_distribution",
-]
+__all__ = ["Contexts", "DistributionScores", "score_distribution"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,82 +50,38 @@ class Contexts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RealFigures:
-    """What real held-out samples score: floors and ceilings of one distribution.
-
-    Args:
-        n: Real samples.
-        correct: Those that the classifier names rightly; none without a classifier.
-        mmd_floor: |MMD^2| between two halves.
-        recall_ceiling: Share of one half in the manifold of the other.
-        moments: Feature moments of all of them.
-        halves: Feature moments of two halves.
-    """
-
-    n: int
-    correct: int | None
-    mmd_floor: float
-    recall_ceiling: float
-    moments: Moments
-    halves: tuple[Moments, Moments]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reference:
-    """One distribution's real samples, measured once and compared with every generated set.
-
-    Args:
-        samples: (m, d) float64 rows.
-        features: (m, F) float64.
-        label: The classifier's class of this distribution; none without a classifier.
-        bandwidth: The kernel's length scale, in data units.
-        neighbours: k of the manifolds.
-        kernel_mean: Mean kernel value over all m^2 pairs.
-        spread: Mean distance between features.
-        radii: (m,) squared radii of the feature manifold.
-        figures: The floors and ceilings.
-    """
-
-    samples: NDArray[np.float64]
-    features: NDArray[np.float64]
-    label: int | None
-    bandwidth: float
-    neighbours: int
-    kernel_mean: float
-    spread: float
-    radii: NDArray[np.float64]
-    figures: RealFigures
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DistributionScores:
-    """How good the samples of one distribution at one K are.
+    """How good one method's samples of one distribution at one K are.
 
     Args:
         name: The distribution.
         split: "seen" or "unseen".
         k: Context samples asked for; none: all there were.
+        method: What drew them: "operator", or a baseline.
         n: Generated samples.
         correct: Those that the classifier names rightly; none without a classifier.
         diversity: Spread over that of real samples.
         recall: Share of real samples in the manifold of generated ones.
         precision: Share of generated samples in the manifold of real ones.
-        mmd: Unbiased MMD^2 against the real samples; may be a little below 0.
+        mmds: Bandwidth -> unbiased MMD^2 against the real samples, which may be a little below 0.
+        p_value: Of the permutation test at the first bandwidth; none without permutations.
         copying: Share whose nearest neighbour is a context sample of theirs; none if unknown.
         copying_chance: The same for a perfect model.
         moments: Feature moments of the generated samples.
-        real: What the real samples score; one object for every K of the distribution.
+        real: What the real samples score; one object for every K and method of the distribution.
     """
 
     name: str
     split: str
     k: int | None
+    method: Method = "operator"
     n: int
     correct: int | None
     diversity: float
     recall: float
     precision: float
-    mmd: float
+    mmds: Mapping[float, float]
+    p_value: float | None
     copying: float | None
     copying_chance: float | None
     moments: Moments
@@ -140,50 +92,10 @@ class DistributionScores:
         """The share that the classifier names rightly; none without a classifier."""
         return None if self.correct is None else self.correct / self.n
 
-
-def reference(
-    real: NDArray[Any],
-    *,
-    classifier: Classifier | None,
-    label: int | None,
-    bandwidth: float,
-    neighbours: int,
-) -> Reference:
-    """Measure one distribution's real held-out samples.
-
-    Args:
-        real: (m, ...) samples, m >= 2 (neighbours + 1); images as bytes or in [0, 1].
-        classifier: The judge; none: features are the data, and there is no accuracy.
-        label: This distribution's class for the judge; none without one.
-        bandwidth: The kernel's length scale, in data units (images: of [0, 1]).
-        neighbours: k of the manifolds.
-
-    Raises:
-        DataError: If there are too few samples, they are all equal, or a value is not finite.
-    """
-    rows = as_rows(real, "real samples", 2 * (neighbours + 1))
-    features, correct = _judge(real, rows, classifier, label)
-    halves = features[0::2], features[1::2]
-    radii = diversity.neighbour_radii(halves[1], neighbours)
-    figures = RealFigures(
-        n=len(rows),
-        correct=correct,
-        mmd_floor=mmd.floor(rows, bandwidth),
-        recall_ceiling=diversity.coverage(halves[0], halves[1], radii),
-        moments=moments(features),
-        halves=(moments(halves[0]), moments(halves[1])),
-    )
-    return Reference(
-        samples=rows,
-        features=features,
-        label=label,
-        bandwidth=bandwidth,
-        neighbours=neighbours,
-        kernel_mean=kernel_mean(rows, rows, bandwidth),
-        spread=diversity.positive_spread(features),
-        radii=diversity.neighbour_radii(features, neighbours),
-        figures=figures,
-    )
+    @property
+    def mmd(self) -> float:
+        """MMD^2 at the headline bandwidth, the first."""
+        return next(iter(self.mmds.values()))
 
 
 def score_distribution(
@@ -192,9 +104,8 @@ def score_distribution(
     contexts: Contexts | None = None,
     *,
     classifier: Classifier | None,
-    name: str,
-    split: str,
     k: int | None,
+    method: Method = "operator",
 ) -> DistributionScores:
     """Compare one distribution's generated samples with its real ones.
 
@@ -203,28 +114,34 @@ def score_distribution(
         real: The measured real samples.
         contexts: The context sets they were drawn for; none: copying is not measured.
         classifier: The judge that `real` was measured with.
-        name: The distribution.
-        split: "seen" or "unseen".
         k: Context samples asked for; none: all there were.
+        method: What drew them.
 
     Raises:
         DataError: If there are too few samples, or a value is not finite.
     """
-    rows = as_rows(generated, f"generated samples of {name}", real.neighbours + 1)
-    features, correct = _judge(generated, rows, classifier, real.label)
-    radii = diversity.neighbour_radii(features, real.neighbours)
-    means = kernel_mean(rows, rows, real.bandwidth), kernel_mean(rows, real.samples, real.bandwidth)
-    n, m = len(rows), len(real.samples)
+    comparison = real.comparison
+    rows = as_rows(generated, f"generated samples of {real.name}", comparison.neighbours + 1)
+    features, correct = judged(generated, rows, classifier, real.label)
+    radii = diversity.neighbour_radii(features, comparison.neighbours)
+    m = len(real.samples)
     return DistributionScores(
-        name=name,
-        split=split,
+        name=real.name,
+        split=real.split,
         k=k,
-        n=n,
+        method=method,
+        n=len(rows),
         correct=correct,
         diversity=diversity.spread(features) / real.spread,
         recall=diversity.coverage(real.features, features, radii),
         precision=diversity.coverage(features, real.features, real.radii),
-        mmd=mmd.combine(means[0], real.kernel_mean, means[1], n=n, m=m),
+        mmds={
+            width: mmd.within(rows, kernel)
+            + real.within[width]
+            - 2 * kernel_mean(rows, real.samples, kernel)
+            for width, kernel in comparison.kernels.items()
+        },
+        p_value=comparison.p_value(rows, real.samples, real.split, real.name, label(k, method)),
         copying=_copying(rows, contexts, real),
         copying_chance=None if contexts is None else diversity.copying_chance(contexts.size, m),
         moments=moments(features),
@@ -236,17 +153,3 @@ def _copying(rows: NDArray[np.float64], contexts: Contexts | None, real: Referen
     if contexts is None:
         return None
     return diversity.copying_rate(rows, contexts.sets, contexts.groups, real.samples)
-
-
-def _judge(
-    samples: NDArray[Any],
-    rows: NDArray[np.float64],
-    classifier: Classifier | None,
-    label: int | None,
-) -> tuple[NDArray[np.float64], int | None]:
-    """Features, and how many samples are named `label`."""
-    if classifier is None:
-        return rows, None
-    verdict = classifier.judge(samples)
-    correct = None if label is None else int((verdict.labels == label).sum())
-    return verdict.features.astype(np.float64), correct

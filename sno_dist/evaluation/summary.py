@@ -1,7 +1,7 @@
 """The figures of summary.json, from the scores of all distributions.
 
-Scores are put in the order of (split, name, K) first, so the summary does not depend on which
-rank made which score. A figure that could not be measured is None.
+Scores are put in the order of (method, split, name, K) first, so the summary does not depend on
+which rank made which score. A figure that could not be measured is None.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ SPLITS = ("seen", "unseen")
 FRECHET_GROUPS = 30
 """Groups that the Frechet distance's jackknife leaves out: each costs two eigenvalue problems."""
 
+LEVEL = 0.05
+"""Below which p-value a distribution counts as rejected; as many are by chance."""
+
 Scores = Sequence[DistributionScores]
 
 MEANS: Mapping[str, Callable[[DistributionScores], float | None]] = {
@@ -36,7 +39,16 @@ MEANS: Mapping[str, Callable[[DistributionScores], float | None]] = {
 }
 """Figures that are a mean over distributions."""
 
-BY_K = ("accuracy", "accuracy_interval", "frechet", "diversity", "recall", "mmd", "copying")
+BY_K = (
+    "accuracy",
+    "accuracy_interval",
+    "frechet",
+    "diversity",
+    "recall",
+    "mmd",
+    "mmd_rejected",
+    "copying",
+)
 
 
 def summarise(
@@ -51,7 +63,7 @@ def summarise(
     """The flat, stable content of summary.json.
 
     Args:
-        scores: Of every distribution and K, in any order.
+        scores: Of every distribution, K and method, in any order.
         population: The family's name.
         guidance: The weight that the samples were drawn with; none: not known.
         seconds: What the evaluation took.
@@ -63,12 +75,19 @@ def summarise(
     """
     if not scores:
         raise DataError("nothing to summarise", got="no scores", fix="sample at least one split")
-    ordered = sorted(scores, key=lambda score: (score.split, score.name, _order(score.k)))
+    ordered = sorted(
+        scores, key=lambda score: (score.method, score.split, score.name, _order(score.k))
+    )
     summary: dict[str, Any] = {"population": population, "guidance": guidance, "seconds": seconds}
+    summary["mmd_bandwidth"] = next(iter(ordered[0].mmds))
     summary |= _ceiling("classifier_ceiling", ordered)
-    for split in SPLITS:
-        own = [score for score in ordered if score.split == split]
-        summary[split] = _section(own, split, bootstrap, seed) if own else None
+    methods = {
+        method: _splits([score for score in ordered if score.method == method], bootstrap, seed)
+        for method in dict.fromkeys(score.method for score in ordered)
+    }
+    summary |= methods.pop("operator", dict.fromkeys(SPLITS))
+    if methods:
+        summary["baselines"] = methods
     return summary
 
 
@@ -81,17 +100,28 @@ def _order(k: int | None) -> float:
     return float("inf") if k is None else k
 
 
-def _section(scores: Scores, split: str, bootstrap: int, seed: int) -> dict[str, Any]:
+def _splits(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
+    """One method: a section for each split."""
+    sections: dict[str, Any] = {}
+    for split in SPLITS:
+        own = [score for score in scores if score.split == split]
+        sections[split] = _section(own, bootstrap, seed) if own else None
+    return sections
+
+
+def _section(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
     """One split: the figures at the largest K, floors and ceilings, and the figures by K."""
     ks = sorted({score.k for score in scores}, key=_order)
     cells = {}
     for k in ks:
         own = [score for score in scores if score.k == k]
-        cells[label_of(k)] = _cell(own, f"{split}/{label_of(k)}", bootstrap, seed)
+        cells[label_of(k)] = _cell(own, _stream(own[0]), bootstrap, seed)
     full = [score for score in scores if score.k == ks[-1]]
     section = dict(cells[label_of(ks[-1])])
     section |= _frechet_bounds(full, section["frechet"])
     section |= _ceiling("ceiling", full)
+    section |= _by_bandwidth(full, _stream(full[0]), bootstrap, seed)
+    section |= _rejected("mmd_rejected_floor", [score.real.p_value for score in full])
     section["k"] = label_of(ks[-1])
     section["distributions"] = len(full)
     section["worst"] = _worst(full)
@@ -100,6 +130,12 @@ def _section(scores: Scores, split: str, bootstrap: int, seed: int) -> dict[str,
         name = name if name.endswith("interval") else f"{figure}_by_k"
         section[name] = {label: cell[figure] for label, cell in cells.items()}
     return section
+
+
+def _stream(score: DistributionScores) -> str:
+    """What keys the resampling of one method, split and K."""
+    method = "" if score.method == "operator" else f"{score.method}-"
+    return f"{score.split}/{method}{label_of(score.k)}"
 
 
 def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, Any]:
@@ -116,7 +152,39 @@ def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, A
             if known
             else None
         )
+    cell |= _rejected("mmd_rejected", [score.p_value for score in scores])
     return cell
+
+
+def _rejected(name: str, values: Sequence[float | None]) -> dict[str, Any]:
+    """The share of distributions whose p-value is below LEVEL, and its interval."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {name: None, f"{name}_interval": None}
+    count = sum(value < LEVEL for value in known)
+    interval = intervals.wilson(count, len(known))
+    return {name: count / len(known), f"{name}_interval": list(interval)}
+
+
+def _by_bandwidth(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, Any]:
+    """MMD^2 at every bandwidth beside its floor, and where it is most above it."""
+    found: dict[str, dict[str, Any]] = {}
+    ratios: dict[float, float] = {}
+    for width in scores[0].mmds:
+        values = [score.mmds[width] for score in scores]
+        mean = float(np.mean(values))
+        floor = float(np.mean([score.real.mmd_floors[width] for score in scores]))
+        # One stream for all: the same distributions are resampled at every bandwidth.
+        interval = intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/mmd")
+        found[f"{width:g}"] = {"mmd": mean, "floor": floor, "interval": list(interval)}
+        if floor > 0:
+            ratios[width] = mean / floor
+    worst = max(ratios, key=lambda width: ratios[width]) if ratios else None
+    return {
+        "mmd_by_bandwidth": found,
+        "mmd_worst_ratio": None if worst is None else ratios[worst],
+        "mmd_worst_bandwidth": worst,
+    }
 
 
 def _accuracy(

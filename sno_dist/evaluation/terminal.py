@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sno_dist.evaluation.comparison import comparison
+from sno_dist.evaluation.notation import MISSING, figure, percent, ranged
 from sno_dist.evaluation.summary import SPLITS
 
-__all__ = ["figure", "percent", "ranged", "table"]
+__all__ = ["table"]
 
 ROWS = (
     ("accuracy", "accuracy", True),
@@ -20,14 +23,16 @@ ROWS = (
     ("precision", "precision", True),
     ("MMD^2", "mmd", False),
     ("  real against real", "mmd_floor", False),
+    ("  worst bandwidth over real", "mmd_worst_ratio", False),
+    ("told from real (p < .05)", "mmd_rejected", True),
+    ("  real against real", "mmd_rejected_floor", True),
     ("nearest is context", "copying", True),
     ("  by chance", "copying_chance", True),
 )
-MISSING = "-"
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The headline figures, a column per split, then the unseen accuracy by K.
+    """The headline figures, a column per split, then those by K, then beside the baselines'.
 
     Args:
         summary: What `summarise` returns, or the content of summary.json.
@@ -40,35 +45,11 @@ def table(summary: Mapping[str, Any]) -> str:
             cells = [cell.partition(" [")[0] for cell in cells]
         if any(cell != MISSING for cell in cells):
             lines.append([title, *cells])
+    if error := summary.get("score_error"):
+        lines.append(["error of the score", *(percent(error[f"{s}_mean"]) for s in splits)])
     blocks = [_head(summary), _aligned(lines)]
     by_k = [_by_k(split, summary[split]) for split in splits if len(_ks(summary[split])) > 1]
-    return "\n\n".join([*blocks, *by_k])
-
-
-def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
-    """One figure of a section with its interval, or a dash."""
-    value, bounds = section.get(key), section.get(f"{key}_interval")
-    write = percent if share else figure
-    if value is None:
-        return MISSING
-    if bounds is None:
-        return write(value)
-    low, high = (write(bound).removesuffix(" %") for bound in bounds)
-    return f"{write(value)} [{low}, {high}]"
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage with one decimal."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def figure(value: float | None) -> str:
-    """A number with three significant digits, or four decimals where it is tiny."""
-    if value is None:
-        return MISSING
-    if abs(value) < 0.01:
-        return f"{value:.4f}"
-    return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return "\n\n".join([*blocks, *by_k, *_comparison(summary)])
 
 
 def _head(summary: Mapping[str, Any]) -> str:
@@ -79,7 +60,8 @@ def _head(summary: Mapping[str, Any]) -> str:
 
 
 def _ks(section: Mapping[str, Any]) -> list[str]:
-    return list(section["diversity_by_k"])
+    # JSON files have their keys in alphabetical order
+    return sorted(section["diversity_by_k"], key=lambda k: float(k) if k.isdigit() else math.inf)
 
 
 def _by_k(split: str, section: Mapping[str, Any]) -> str:
@@ -97,6 +79,17 @@ def _by_k(split: str, section: Mapping[str, Any]) -> str:
         if any(values[k] is not None for k in ks):
             lines.append([title, *(write(values[k]) for k in ks)])
     return _aligned(lines)
+
+
+def _comparison(summary: Mapping[str, Any]) -> list[str]:
+    """The table of baselines, or none."""
+    rows = comparison(summary)
+    if not rows:
+        return []
+    lines = [["seen / unseen", *rows[0].cells]]
+    for row in rows:
+        lines.append([row.method, *(" / ".join(cell.values()) for cell in row.cells.values())])
+    return [_aligned(lines)]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -20,6 +20,7 @@ class Batch:
         lengths: (P,) int64, K of each; stays on the CPU.
         rows: (P,) int64, index of each distribution among the seen ones.
         targets: (P, B, *shape), disjoint from the context sets, data units.
+        references: (P, R, *shape), further samples that are neither; R may be 0.
         times: (P, B) uniforms on [0, 1).
         noise: (P, B, Z) standard normals: the diffusion's noise.
         posterior: (P, B, Z) standard normals: the autoencoder's.
@@ -30,6 +31,7 @@ class Batch:
     lengths: Tensor
     rows: Tensor
     targets: Tensor
+    references: Tensor
     times: Tensor
     noise: Tensor
     posterior: Tensor

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from sno_dist.config import schema
 from sno_dist.diffusion import schedule as sde
 from sno_dist.embedding.embedder import Conditional, Embedder, Prototype
+from sno_dist.embedding.factory import make_feature_map
 from sno_dist.embedding.kme import Kme
 from sno_dist.embedding.set_encoder import SetEncoder
 from sno_dist.errors import ConfigError
 from sno_dist.model import autoencoder as vae
+from sno_dist.score.mixture import MixtureHead
 from sno_dist.score.nomad import Nomad
 from sno_dist.score.scorenet import ScoreNet
 from sno_dist.score.tokens import TokenOperator
@@ -102,7 +104,7 @@ def make_embedder(
         case schema.Prototype():
             return Prototype(layout)
         case schema.Kme():
-            return Kme(fitted)
+            return Kme(make_feature_map(section, fitted), fitted, fixed=section.fixed)
         case schema.Conditional():
             return Conditional(len(spec.seen), section.features)
 
@@ -121,6 +123,18 @@ def make_network(
                 depth=section.depth,
                 linear_branch=section.branch == "linear",
                 deviation=section.fourier,
+                detail=section.detail,
+                join=section.join,
+            )
+        case schema.MixtureHead():
+            return MixtureHead(
+                dims,
+                size,
+                terms=section.terms,
+                width=section.width,
+                depth=section.depth,
+                deviation=section.fourier,
+                detail=section.detail,
             )
         case schema.ScoreNet():
             return ScoreNet(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sno_dist.config.schema import Objective
 from sno_dist.diffusion.likelihood import log_density
-from sno_dist.diffusion.objective import times, weights
+from sno_dist.diffusion.objective import posterior_noise, times, weights
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.schedule import like
 from sno_dist.diffusion.solvers import Noise
@@ -126,8 +126,23 @@ class ScoreNeuralOperator(nn.Module):
         u = self._training_embedding(batch, objective.score_gradient)
         u = u.repeat_interleave(batch.targets.shape[1], 0)
         u = torch.where(batch.null.flatten()[:, None], self.null, u)
+        if batch.references.shape[1]:
+            noise = self._mean_noise(batch, z, noised, t)
         miss = (self.score_model(u, noised, t) - noise).square().sum(1)
         return (weights(t, self.schedule, objective.weight) * miss).mean()
+
+    def _mean_noise(self, batch: Batch, z: Tensor, noised: Tensor, t: Tensor) -> Tensor:
+        """The noise's mean given all targets and references, in data space: (P B, Z)."""
+        others = self._standardise(self._to_model(batch.references).flatten(2))
+        own, shape = z.reshape(len(others), -1, others.shape[2]), batch.times.shape
+        with torch.autocast(z.device.type, enabled=False):
+            mean = posterior_noise(
+                noised.reshape(own.shape),
+                t.reshape(shape),
+                self.schedule,
+                torch.cat([own, others], 1),
+            )
+        return mean.flatten(0, 1)
 
     def _training_embedding(self, batch: Batch, share: float) -> Tensor:
         if (rows := self.embedder.rows(batch.rows)) is not None:

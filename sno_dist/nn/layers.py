@@ -11,22 +11,24 @@ __all__ = ["Fourier", "mlp", "zero_linear"]
 
 
 class Fourier(nn.Module):
-    """Random Fourier features of a scalar: [sin(2 pi w c), cos(2 pi w c)], w frozen.
+    """Random Fourier features: [sin(2 pi W z), cos(2 pi W z)], W frozen.
 
     Args:
         features: How many entries come out; even.
         deviation: Standard deviation of the frequencies.
+        entries: Of z; a scalar by default.
     """
 
     frequencies: Tensor
 
-    def __init__(self, features: int, deviation: float) -> None:
+    def __init__(self, features: int, deviation: float, entries: int = 1) -> None:
         super().__init__()
-        self.register_buffer("frequencies", deviation * torch.randn(features // 2))
+        self.register_buffer("frequencies", deviation * torch.randn(entries, features // 2))
 
-    def forward(self, c: Tensor) -> Tensor:
-        """(N,) scalars to (N, features), float32 whatever the autocast."""
-        angle = 2 * math.pi * c.float()[:, None] * self.frequencies
+    def forward(self, z: Tensor) -> Tensor:
+        """(N,) scalars or (N, entries) to (N, features), never in half precision."""
+        with torch.autocast(z.device.type, enabled=False):
+            angle = 2 * math.pi * z.to(self.frequencies).reshape(len(z), -1) @ self.frequencies
         return torch.cat([angle.sin(), angle.cos()], 1)
 
 

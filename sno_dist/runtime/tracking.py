@@ -32,7 +32,8 @@ class Tracker:
         # tensorboard takes a second to import, and only this rank needs it
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=resume or None)
+        self._folder = run / "tensorboard"
+        self._writer = SummaryWriter(str(self._folder), purge_step=resume or None)
         logs = run / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._log = (logs / "rank-00000.jsonl").open("a", buffering=1)
@@ -44,6 +45,17 @@ class Tracker:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._log.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+
+    def curve(self, name: str, values: Sequence[float]) -> None:
+        """Write a curve over anything but training's steps, as a run of its own beside them.
+
+        In the run itself, a resumed training would purge it from its first step on.
+        """
+        if self._writer is None:
+            return
+        with type(self._writer)(str(self._folder / name)) as writer:
+            for place, value in enumerate(values):
+                writer.add_scalar(name, value, place)
 
     def images(self, name: str, grid: Tensor, step: int) -> None:
         """Write one (C, H, W) image in [0, 1]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from sno_dist.config.schema import Sampling
 from sno_dist.diffusion.sampler import Sampler
+from sno_dist.diffusion.solvers import Noise
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.accelerator import Precision, autocast
 from sno_dist.runtime.rng import generator, normals
@@ -16,7 +19,33 @@ from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
-__all__ = ["Drawer"]
+__all__ = ["Drawer", "noise_of", "sampler_of"]
+
+
+def sampler_of(sampling: Sampling) -> Sampler:
+    """The sampler of a config's section."""
+    return Sampler(
+        kind=sampling.solver,
+        steps=sampling.steps,
+        snr=sampling.snr,
+        tolerance=sampling.tolerance,
+    )
+
+
+def noise_of(seed: int, unit: Unit, entries: Sequence[Entry], count: int, dims: int) -> Noise:
+    """Standard normals for `count` samples of each of some of a unit's distributions, in order.
+
+    Sample i of a distribution has a stream of its own, keyed by seed, name, label and i.
+
+    Returns:
+        A function to the next (entries * count, dims) float32.
+    """
+    sources = [
+        generator(seed, "sample", entry.name, label(unit.k, unit.method), index)
+        for entry in entries
+        for index in range(count)
+    ]
+    return lambda: torch.from_numpy(normals(sources, (dims,)))
 
 
 class Drawer:
@@ -41,26 +70,12 @@ class Drawer:
         self._operator, self._reader = operator, reader
         self._sampling, self._seed = sampling, seed
         self._precision: Precision = precision
-        self._sampler = Sampler(
-            kind=sampling.solver,
-            steps=sampling.steps,
-            snr=sampling.snr,
-            tolerance=sampling.tolerance,
-        )
+        self._sampler = sampler_of(sampling)
 
     def __call__(self, unit: Unit, guidance: float) -> NDArray[np.generic]:
-        """The samples of a unit, (entries, samples, *shape) in data units.
-
-        Sample i of a distribution has a noise stream of its own, keyed by seed, name, K and i.
-        """
-        count = self._sampling.samples
-        sources = [
-            generator(self._seed, "sample", entry.name, label(unit.k), index)
-            for entry in unit.entries
-            for index in range(count)
-        ]
-        dims = (self._operator.autoencoder.size,)
-        noise = lambda: torch.from_numpy(normals(sources, dims))  # noqa: E731
+        """The samples of a unit, (entries, samples, *shape) in data units."""
+        count, dims = self._sampling.samples, self._operator.autoencoder.size
+        noise = noise_of(self._seed, unit, unit.entries, count, dims)
         with autocast(self._precision):
             u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
             drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()

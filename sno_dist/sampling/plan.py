@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sno_dist.config.schema import Sampling
+from sno_dist.config.schema import Baseline, Sampling
 from sno_dist.errors import DataError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.manifest import Entry, Manifest, SplitName
 
-__all__ = ["Unit", "context_of", "groups_of", "label", "plan_units"]
+__all__ = ["Method", "Unit", "context_of", "groups_of", "label", "plan_units"]
+
+Method: TypeAlias = Literal["operator"] | Baseline
+
+WHOLE: frozenset[Method] = frozenset({"individual", "pooled"})
+"""Baselines of whole context sets alone: one is too dear to train for every K, one has no K."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,20 +33,25 @@ class Unit:
         split: Theirs.
         k: Context samples; none: all there are.
         entries: The distributions.
+        method: What draws them.
     """
 
     split: SplitName
     k: int | None
     entries: Sequence[Entry]
+    method: Method = "operator"
 
 
-def label(k: int | None) -> str:
-    """How K is written in file names and tables: "k10", "all"."""
-    return "all" if k is None else f"k{k}"
+def label(k: int | None, method: Method = "operator") -> str:
+    """How K is written in file names and tables: "k10", "all"; of a baseline "jitter-k10"."""
+    own = "all" if k is None else f"k{k}"
+    return own if method == "operator" else f"{method}-{own}"
 
 
 def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -> list[Unit]:
     """All units: seen distributions with whole contexts, unseen ones with every K.
+
+    The operator's come first, then each baseline's, of the same distributions.
 
     Args:
         sampling: The config's section.
@@ -48,22 +59,24 @@ def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -
         unseen: Whether the model can embed a distribution that it was not trained on.
 
     Raises:
-        DataError: If a K is larger than an unseen distribution's context samples.
+        DataError: If a K is larger than an unseen distribution's context samples, or the nearest
+            of other distributions is asked for where there is no other.
     """
     conditions: list[tuple[SplitName, int | None]] = [("seen", None)]
     if unseen:
         _check_sizes(sampling, manifest)
         for k in (*sampling.contexts, None):
             conditions.append(("unseen", k))
-    width = max(1, sampling.batch // sampling.samples)
-    units = []
-    for split, k in conditions:
-        entries = manifest.split(split)
-        units += [
-            Unit(split=split, k=k, entries=entries[first : first + width])
-            for first in range(0, len(entries), width)
-        ]
-    return units
+    if "nearest" in sampling.baselines:
+        _check_neighbours(manifest)
+    methods: tuple[Method, ...] = ("operator", *sampling.baselines)
+    return [
+        unit
+        for method in methods
+        for split, k in conditions
+        if k is None or method not in WHOLE
+        for unit in _cut(sampling, method, split, k, _some(sampling, manifest.split(split)))
+    ]
 
 
 def groups_of(sampling: Sampling, k: int | None) -> NDArray[np.int64]:
@@ -78,6 +91,37 @@ def context_of(seed: int, entry: Entry, k: int | None, group: int) -> NDArray[np
     if k is None:
         return np.arange(count)
     return generator(seed, "context", entry.name, k, group).choice(count, k, replace=False)
+
+
+def _some(sampling: Sampling, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The configured number of distributions, spread evenly over those there are."""
+    limit = sampling.distributions
+    if limit is None or limit >= len(entries):
+        return entries
+    return [entries[round(place)] for place in np.linspace(0, len(entries) - 1, limit)]
+
+
+def _cut(
+    sampling: Sampling, method: Method, split: SplitName, k: int | None, entries: Sequence[Entry]
+) -> list[Unit]:
+    width = max(1, sampling.batch // sampling.samples)
+    if method == "individual":
+        width = sampling.individual.group
+    return [
+        Unit(split=split, k=k, entries=entries[first : first + width], method=method)
+        for first in range(0, len(entries), width)
+    ]
+
+
+def _check_neighbours(manifest: Manifest) -> None:
+    if len(manifest.split("seen")) < 2:
+        raise DataError(
+            "a seen distribution has no other that could be the nearest",
+            where="sampling.baselines",
+            got="1 seen distribution",
+            expected="2 or more",
+            fix="drop nearest from sampling.baselines",
+        )
 
 
 def _check_sizes(sampling: Sampling, manifest: Manifest) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from sno_dist.config.load import flatten
@@ -20,8 +22,10 @@ from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device, start
 from sno_dist.runtime.artifact import reuse, write_json, writing
 from sno_dist.runtime.progress import Progress, say
+from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.guidance import crossing, seen_diversity
+from sno_dist.sampling.individual import IndividualModels
 from sno_dist.sampling.plan import Unit, label, plan_units
 from sno_dist.sampling.sample_set import (
     EMBEDDINGS,
@@ -40,6 +44,11 @@ __all__ = ["sample"]
 
 GUIDANCE = ".guidance.json"
 RECORDS = ".records"
+OPTIMISATION = ("warmup", "final", "weight_decay", "clip", "ema")
+"""Settings of training that the individual models take over, beside objective and precision."""
+
+Draw = Callable[[Unit], NDArray[np.generic] | None]
+"""A unit to its samples, (entries, samples, *shape); None if asked to stop before they are."""
 
 
 def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> SampleSet:
@@ -48,21 +57,14 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     Raises:
         DataError: If a K is larger than a distribution.
         ArtifactError: If the run's folder holds samples of another config.
+        RunError: If an individual model's loss is not finite.
         Preempted: If the run was asked to stop; what was drawn is kept.
 
-    **Collective** at the ends, and where the guidance weight is chosen.
+    **Collective** at the ends, where the guidance weight is chosen, and before the baselines.
     """
     start()
     folder = samples_folder(config)
-    inputs = {
-        "seed": config.seed,
-        "shards": manifest.digest,
-        "checkpoint": checkpoint.digest,
-        "training.precision": config.training.precision,
-        **flatten(config.sampling, "sampling"),
-    }
-    if isinstance(config.sampling.guidance, tuple) and config.judge:
-        inputs |= flatten(config.judge, "judge")
+    inputs = _inputs(config, manifest, checkpoint)
     if reuse(folder, KIND, inputs):
         return open_samples(config)
     began = time.monotonic()
@@ -72,11 +74,32 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     drawer = Drawer(operator, reader, config.sampling, config.seed, config.training.precision)
     with writing(folder, KIND, inputs, resume=True) as target:
         guidance, calibration = _guidance(config, drawer, reader, operator, target)
-        _draw_share(drawer, units, guidance, target, config.shards.block)
+        own = [unit for unit in units if unit.method == "operator"]
+        _draw_share(drawer, partial(drawer, guidance=guidance), own, target, config.shards.block)
+        if others := [unit for unit in units if unit.method != "operator"]:
+            draw = _baselines(config, operator, drawer, reader, target)
+            _draw_share(drawer, draw, others, target, config.shards.block)
         if collectives.world().is_main:
             seconds = round(time.monotonic() - began, 2)
             _index(target, units, manifest, guidance, calibration, seconds)
     return open_samples(config)
+
+
+def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
+    training = config.training
+    inputs: dict[str, Any] = {
+        "seed": config.seed,
+        "shards": manifest.digest,
+        "checkpoint": checkpoint.digest,
+        "training.precision": training.precision,
+        **flatten(config.sampling, "sampling"),
+    }
+    if isinstance(config.sampling.guidance, tuple) and config.judge:
+        inputs |= flatten(config.judge, "judge")
+    if "individual" in config.sampling.baselines:
+        inputs |= flatten(training.objective, "training.objective")
+        inputs |= {f"training.{name}": getattr(training, name) for name in OPTIMISATION}
+    return inputs
 
 
 def _guidance(
@@ -101,36 +124,54 @@ def _guidance(
     return weight, diversity
 
 
+def _baselines(
+    config: Config, operator: ScoreNeuralOperator, drawer: Drawer, reader: Reader, target: Path
+) -> Draw:
+    """What draws a baseline's unit; all ranks have drawn the operator's units by now."""
+    individual = IndividualModels(operator, reader, config)
+    embeddings = {
+        entry.name: np.asarray(json.loads(path.read_text())["u"], np.float32)
+        for entry in reader.manifest.entries
+        if (path := _record(target, f"{entry.split}/{label(None)}/{entry.name}")).is_file()
+    }
+    again = Baselines(reader, config.sampling, config.seed, drawer.embed, embeddings)
+    return lambda unit: individual(unit) if unit.method == "individual" else again(unit)
+
+
 def _draw_share(
-    drawer: Drawer, units: Sequence[Unit], guidance: float, target: Path, block: int
+    drawer: Drawer, draw: Draw, units: Sequence[Unit], target: Path, block: int
 ) -> None:
     world = collectives.world()
     mine = [units[index] for index in world.deal(len(units))]
     count = sum(len(unit.entries) for unit in mine)
-    with Progress(count, "sampling") as progress:
+    others = any(unit.method != "operator" for unit in units)
+    phase = "sampling baselines" if others else "sampling"
+    with Progress(count, phase) as progress:
         for unit in mine:
             if not all(_record(target, key).is_file() for key in _keys(unit)):
-                _draw_unit(drawer, unit, guidance, target, block)
+                _draw_unit(drawer, draw, unit, target, block)
             progress.advance(len(unit.entries))
             if preemption.requested():
                 break
-    if collectives.any_rank(preemption.requested(), "sampling"):
+    if collectives.any_rank(preemption.requested(), phase):
         raise Preempted("asked to stop while sampling", fix="run the same command to go on")
 
 
-def _draw_unit(drawer: Drawer, unit: Unit, guidance: float, target: Path, block: int) -> None:
-    drawn = drawer(unit, guidance)
+def _draw_unit(drawer: Drawer, draw: Draw, unit: Unit, target: Path, block: int) -> None:
+    drawn = draw(unit)
+    if drawn is None:
+        return
     for entry, key, samples in zip(unit.entries, _keys(unit), drawn, strict=True):
         shard = write_shard(target, f"{key}.tar", samples, block)
         record: dict[str, Any] = {"shard": shard.to_json()}
-        if unit.k is None:
+        if unit.k is None and unit.method == "operator":
             record["u"] = drawer.embed(entry).tolist()
         _record(target, key).parent.mkdir(parents=True, exist_ok=True)
         write_json(_record(target, key), record)
 
 
 def _keys(unit: Unit) -> list[str]:
-    return [f"{unit.split}/{label(unit.k)}/{entry.name}" for entry in unit.entries]
+    return [f"{unit.split}/{label(unit.k, unit.method)}/{entry.name}" for entry in unit.entries]
 
 
 def _record(target: Path, key: str) -> Path:

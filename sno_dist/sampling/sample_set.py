@@ -1,4 +1,4 @@
-"""The sampling stage's artifact: shards of generated samples, keyed by distribution and K."""
+"""The sampling stage's artifact: shards of samples, keyed by distribution, K and method."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class SampleSet:
     Args:
         path: The artifact's folder.
         digest: Of its files.
-        shards: "split/label/name" -> shard; see `sampling.plan.label`.
+        shards: "split/label/name" -> shard; the label tells K and a baseline's name, see
+            `sampling.plan.label`.
         shape: One sample's shape.
         dtype: Its type.
-        guidance: The weight that all were drawn with.
-        seconds: What drawing them took.
+        guidance: The weight that all of the operator's were drawn with.
+        seconds: What drawing them took, the baselines' among them.
         calibration: Guidance weight -> seen diversity, where the weight was chosen.
         embeddings: Distribution -> u from its whole context set, (U,) float32.
     """
@@ -51,7 +52,7 @@ class SampleSet:
     embeddings: Mapping[str, NDArray[np.float32]]
 
     def samples(self, key: str) -> NDArray[np.generic]:
-        """The samples of one distribution at one K: (n, *shape), ordered by sample index."""
+        """The samples of one distribution, K and method: (n, *shape), ordered by sample index."""
         shard = self.shards[key]
         view = map_shard(self.path / shard.file, shard, self.shape, self.dtype, verify=False)
         index = np.arange(shard.count)

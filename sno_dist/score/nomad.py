@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from sno_dist.nn.layers import Fourier, mlp
 
-__all__ = ["Nomad"]
+__all__ = ["Join", "Nomad"]
+
+Join = Literal["concat", "product"]
 
 
 class Nomad(nn.Module):
@@ -31,14 +35,21 @@ class Nomad(nn.Module):
         depth: int,
         linear_branch: bool,
         deviation: float,
+        detail: float | None,
+        join: Join,
     ) -> None:
         super().__init__()
-        self.time = Fourier(2 * (width // 8), deviation)
+        waves = 2 * (width // 8)
+        self.time = Fourier(waves, deviation)
+        self.space = Fourier(waves, detail, dims) if detail else None
         self.branch = mlp(embedding, width, 0 if linear_branch else depth, width)
-        self.trunk = mlp(dims + 2 * (width // 8), width, depth, width)
-        self.output = mlp(2 * width, width, depth, dims)
+        self.trunk = mlp(dims + waves * (2 if detail else 1), width, depth, width)
+        self.output = mlp(2 * width if join == "concat" else width, width, depth, dims)
+        self.join: Join = join
 
     def forward(self, u: Tensor, x: Tensor, c: Tensor) -> Tensor:
         """(N, U), (N, Z) of unit scale, (N,) noise coordinate, to (N, Z)."""
-        trunk = self.trunk(torch.cat([x, self.time(c)], 1))
-        return self.output(torch.cat([self.branch(u), trunk], 1))
+        inputs = [x, self.time(c)] if self.space is None else [x, self.space(x), self.time(c)]
+        branch, trunk = self.branch(u), self.trunk(torch.cat(inputs, 1))
+        joined = torch.cat([branch, trunk], 1) if self.join == "concat" else branch * trunk
+        return self.output(joined)

@@ -29,12 +29,14 @@ class Draw:
         row: Which seen distribution.
         context: (K,) sample indices that give u.
         targets: (B,) sample indices that the loss is computed on; none is in the context.
+        references: (R,) further ones that the loss may compare the targets with.
     """
 
     slot: int
     row: int
     context: NDArray[np.int64]
     targets: NDArray[np.int64]
+    references: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class StepPlan:
         counts: Samples of each seen distribution.
         distributions: P, slots of a global batch.
         targets: B.
+        references: R.
         context: Smallest and largest K; K is log-uniform between, and never takes the targets'
             share of a small distribution.
     """
@@ -54,23 +57,24 @@ class StepPlan:
     counts: Sequence[int]
     distributions: int
     targets: int
+    references: int
     context: tuple[int, int]
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse a distribution that cannot fill one slot.
 
         Raises:
-            DataError: Naming the first one that has fewer than min K + B samples.
+            DataError: Naming the first one that has fewer than min K + B + R samples.
         """
-        need = self.context[0] + self.targets
+        need = self.context[0] + self.targets + self.references
         for name, count in zip(names, self.counts, strict=True):
             if count < need:
                 raise DataError(
                     "a distribution is smaller than its context set and targets",
                     where=f"distribution {name}",
                     got=f"{count} samples",
-                    expected=f"at least {self.context[0]} + {self.targets}",
-                    fix="lower training.targets or training.context, or drop the distribution",
+                    expected=f"at least {self.context[0]} + {self.targets + self.references}",
+                    fix="lower training.targets, references or context, or drop the distribution",
                 )
 
     def draw(self, step: int, slot: int) -> Draw:
@@ -83,9 +87,11 @@ class StepPlan:
         row = int(_order(self.seed, cycle, len(self.counts))[offset])
         source = generator(self.seed, "plan", step, slot)
         count = self.counts[row]
-        size = min(self._context_size(source.random()), count - self.targets)
-        chosen = source.choice(count, size + self.targets, replace=False)
-        return Draw(slot=slot, row=row, context=chosen[:size], targets=chosen[size:])
+        others = self.targets + self.references
+        size = min(self._context_size(source.random()), count - others)
+        chosen = source.choice(count, size + others, replace=False)
+        context, targets, references = np.split(chosen, [size, size + self.targets])
+        return Draw(slot=slot, row=row, context=context, targets=targets, references=references)
 
     def _context_size(self, uniform: float) -> int:
         low, high = self.context

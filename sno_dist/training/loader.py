@@ -37,6 +37,7 @@ def make_plan(config: Config, manifest: Manifest) -> StepPlan:
         counts=[entry.count("model") for entry in seen],
         distributions=config.training.distributions,
         targets=config.training.targets,
+        references=config.training.references,
         context=config.training.context,
     )
     plan.check([entry.name for entry in seen])
@@ -44,6 +45,7 @@ def make_plan(config: Config, manifest: Manifest) -> StepPlan:
 
 
 BUCKET = 32
+Samples = NDArray[np.generic]
 
 
 class StepBatches(Dataset[Batch]):
@@ -63,11 +65,11 @@ class StepBatches(Dataset[Batch]):
         self._reader = Reader(manifest, verify=shards.verify == "full", cache=shards.cache)
         self._slots = world.deal(config.training.distributions)
         self._seed, self._dims = config.seed, dims
-        self._targets, self._null = config.training.targets, config.training.objective.null
+        self._targets, self._null = config.training.targets, config.training.objective.drop
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of one step."""
-        draws, context, targets = self.read(step)
+        draws, context, targets, references = self.read(step)
         sources = [generator(self._seed, "noise", step, d.slot) for d in draws]
         uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
         noise = normals(sources, (2, self._targets, self._dims))
@@ -76,23 +78,29 @@ class StepBatches(Dataset[Batch]):
             lengths=torch.tensor([len(d.context) for d in draws]),
             rows=torch.tensor([d.row for d in draws]),
             targets=torch.from_numpy(targets),
+            references=torch.from_numpy(references),
             times=torch.from_numpy(uniform[:, 0]),
             noise=torch.from_numpy(noise[:, 0]),
             posterior=torch.from_numpy(noise[:, 1]),
             null=torch.from_numpy(uniform[:, 1] < self._null),
         )
 
-    def read(self, step: int) -> tuple[list[Draw], NDArray[np.generic], NDArray[np.generic]]:
-        """The plan's draws for one step, their context sets end to end, and their targets."""
+    def read(self, step: int) -> tuple[list[Draw], Samples, Samples, Samples]:
+        """The plan's draws for one step: context sets end to end, targets and references."""
         draws = [self._plan.draw(step, slot) for slot in self._slots]
-        # One read a slot: its context set and its targets come from the same shard.
+        # One read a slot: all its samples come from the same shard.
         reads = [
-            self._reader.take(self._seen[d.row], "model", np.concatenate([d.context, d.targets]))
+            self._reader.take(
+                self._seen[d.row], "model", np.concatenate([d.context, d.targets, d.references])
+            )
             for d in draws
         ]
-        context = [r[: len(d.context)] for r, d in zip(reads, draws, strict=True)]
-        targets = [r[len(d.context) :] for r, d in zip(reads, draws, strict=True)]
-        return draws, np.concatenate(context), np.stack(targets)
+        parts = [
+            np.split(r, [len(d.context), len(d.context) + len(d.targets)])
+            for r, d in zip(reads, draws, strict=True)
+        ]
+        context, targets, references = zip(*parts, strict=True)
+        return draws, np.concatenate(context), np.stack(targets), np.stack(references)
 
 
 def _padded(context: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -64,7 +64,7 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     **Collective.**
     """
     accelerator = build_accelerator(config.training.precision)
-    _check_world(config)
+    _check(config)
     run = run_folder(config)
     inputs = _inputs(config, manifest, table)
     with locked(run, LOCK):
@@ -136,7 +136,7 @@ class _Training:
             self._ema.update(self._operator, step)
             done = step + 1
             meter.add(outcome)
-            progress.advance(note=f"score {outcome.losses['score']:.1f}")
+            progress.advance(note=f"score {outcome.losses['score']:.3g}")
             if done % training.log_every == 0 or done == training.steps:
                 tracker.scalars(meter.read(learning_rates(step, training)), done)
             if done % training.save_every == 0 or done == training.steps or outcome.stop:
@@ -231,7 +231,14 @@ def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[s
     return {k: v for k, v in inputs.items() if k.removeprefix("training.") not in CADENCE}
 
 
-def _check_world(config: Config) -> None:
+def _check(config: Config) -> None:
+    if config.training.references and config.model.autoencoder.kind != "identity":
+        raise ConfigError(
+            "references are samples of data space",
+            where="training.references",
+            got=f"an autoencoder of kind {config.model.autoencoder.kind}",
+            fix="set training.references=0 or model.autoencoder.kind=identity",
+        )
     size = collectives.world().size
     if size > config.training.distributions:
         raise ConfigError(

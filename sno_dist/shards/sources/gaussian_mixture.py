@@ -57,12 +57,12 @@ def laws(left: Line, right: Line) -> tuple[str, ...]:
 
 
 def cells(name: str) -> tuple[Cell, Cell, Cell, Cell]:
-    """The four (row, column) cells of a law's name.
+    """The four (row, column) cells of a law's name; "+1" and so on count its repetitions.
 
     Raises:
         ValueError: If the name is not of this family.
     """
-    parts = name.split("-")
+    parts = name.partition("+")[0].split("-")
     if len(parts) != 4 or any(len(p) != 2 or not set(p) <= set("012345") for p in parts):
         raise ValueError(f"{name!r} does not name four cells of the lattice, as 00-02-14-54 does")
     a, b, c, d = ((int(part[0]), int(part[1])) for part in parts)
@@ -88,7 +88,8 @@ def gaussian_mixture_source(config: GaussianMixture, split: Split) -> LatticeSou
         split: Its seed picks the laws; its share has no say.
 
     Raises:
-        ConfigError: If more laws are asked for than there are.
+        ConfigError: If more unseen laws are asked for than there are. Seen ones come again, each
+            time with samples of their own, as those of any family do that is drawn from at random.
     """
     chosen: dict[str, SplitName] = {}
     wanted: tuple[tuple[SplitName, int | None, tuple[tuple[Line, Line], ...]], ...] = (
@@ -97,15 +98,19 @@ def gaussian_mixture_source(config: GaussianMixture, split: Split) -> LatticeSou
     )
     for which, count, rules in wanted:
         names = [name for pair in rules for name in laws(*pair)]
-        if count is not None and count > len(names):
+        if which == "unseen" and count is not None and count > len(names):
             raise ConfigError(
                 f"the lattice family has too few {which} laws",
                 where=f"shards.source.{which}",
                 got=count,
                 expected=f"at most {len(names)}",
             )
-        order = generator(split.seed, "lattice", which).permutation(len(names))[:count]
-        chosen.update({names[i]: which for i in sorted(order)})
+        order = generator(split.seed, "lattice", which).permutation(len(names))
+        total = len(names) if count is None else count
+        for round_ in range(-(-total // len(names))):
+            taken = sorted(order[: total - round_ * len(names)])
+            suffix = f"+{round_}" if round_ else ""
+            chosen.update({names[i] + suffix: which for i in taken})
     counts: dict[Role, int] = {"model": config.model, "reference": config.reference}
     return LatticeSource(splits=chosen, counts=counts)
 

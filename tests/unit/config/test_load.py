@@ -87,11 +87,26 @@ def test_an_override_can_choose_another_kind(tmp_path: Path) -> None:
     config = load_config(None, ["embedding.kind=kme", "embedding.components=9"])
     assert config.embedding.model_dump() == {
         "kind": "kme",
-        "bandwidth": None,
+        "kernel": {"kind": "gaussian", "bandwidth": None},
+        "form": {"kind": "exact"},
         "components": 9,
         "samples": 500,
         "scaling": "isometric",
+        "fixed": True,
     }
+
+
+def test_a_kind_left_out_is_the_default_of_the_chosen_member(tmp_path: Path) -> None:
+    section = load_config(
+        None,
+        [
+            "embedding.kind=kme",
+            "embedding.kernel.bandwidth=0.3",
+            "embedding.form={kind: fourier, error: 1.0e-4}",
+        ],
+    ).embedding.model_dump()
+    assert section["kernel"] == {"kind": "gaussian", "bandwidth": 0.3}
+    assert section["form"] == {"kind": "fourier", "error": 1e-4, "margin": 0.25}
 
 
 def test_an_override_goes_over_the_file(tmp_path: Path) -> None:

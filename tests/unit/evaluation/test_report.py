@@ -15,9 +15,12 @@ from PIL import Image
 
 from sno_dist.errors import DataError
 from sno_dist.evaluation import figures, pictures
-from sno_dist.evaluation.report import Embeddings, Gallery, ReportPage, render
-from sno_dist.evaluation.score import Contexts, reference, score_distribution
+from sno_dist.evaluation.gallery import Gallery, Panel
+from sno_dist.evaluation.reference import Comparison, reference
+from sno_dist.evaluation.report import Embeddings, ReportPage, render
+from sno_dist.evaluation.score import Contexts, score_distribution
 from sno_dist.evaluation.summary import summarise
+from sno_dist.sampling.plan import Method
 
 RNG = np.random.default_rng(0)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -43,43 +46,64 @@ class Judge:
         return type("Verdict", (), {"features": samples, "labels": labels})
 
 
-def summary(judge: Any) -> dict[str, Any]:
+def summary(judge: Any, *methods: Method) -> dict[str, Any]:
     scores = []
     for index in range(6):
-        label = 0 if judge else None
         real = reference(
-            RNG.normal(size=(40, 2)), classifier=judge, label=label, bandwidth=1.0, neighbours=3
+            RNG.normal(size=(40, 2)),
+            name=f"{index:02d}",
+            split="unseen" if index < 3 else "seen",
+            size=30,
+            classifier=judge,
+            label=0 if judge else None,
+            comparison=Comparison(bandwidths=(1.0, 0.5), permutations=19),
         )
-        for k in (1, 10, None):
+        for method, k in [(m, k) for m in ("operator", *methods) for k in (1, 10, None)]:
             scores.append(
                 score_distribution(
                     RNG.normal(size=(30, 2)),
                     real,
                     Contexts(sets=[RNG.normal(size=(k or 50, 2))], groups=np.zeros(30, int)),
                     classifier=judge,
-                    name=f"{index:02d}",
-                    split="unseen" if index < 3 else "seen",
                     k=k,
+                    method=method,
                 )
             )
     return summarise(scores, population="p", guidance=1.2, seconds=1, bootstrap=50, seed=0)
 
 
+def pictures_of(real: np.ndarray) -> list[Panel]:
+    return [
+        Panel(kind="context", title="context", samples=real[:1]),
+        Panel(kind="operator", title="from K = 1", samples=real, note="90.0 % named rightly"),
+        Panel(kind="operator", title="from all", samples=real),
+        Panel(kind="real", title="real", samples=real),
+    ]
+
+
 def full_page() -> ReportPage:
     images = RNG.random((7, 1, 8, 16))
     vectors = RNG.normal(size=(50, 2))
+    cloud = [
+        Panel(kind="real", title="real", samples=vectors, note="floor 0.0007"),
+        Panel(kind="operator", title="operator", samples=vectors + 1, note="MMD² 0.5"),
+        Panel(kind="baseline", title="individual", samples=vectors - 1),
+    ]
+    error = {"levels": [0.1, 1.6], "seen": [0.2, 0.01], "seen_mean": 0.105}
+    error |= {"unseen": [0.3, 0.02], "unseen_mean": 0.16}
     return ReportPage(
         title="pairs <of> digits",
-        summary=summary(Judge()),
+        summary={**summary(Judge(), "resample"), "score_error": error},
         galleries=[
-            Gallery(name="<b>42</b>", real=images, generated=images, context=images[:1]),
-            Gallery(name="law", real=vectors, generated=vectors + 1, note="90 % right"),
+            Gallery(name="<b>42</b>", panels=pictures_of(images)),
+            Gallery(name="law", panels=cloud, note="unseen"),
         ],
         accuracies={"unseen": {"$x_1$": 0.7, "01": 0.9}, "seen": {"02": 1.0}},
         embeddings=Embeddings(
             points=RNG.normal(size=(6, 4)), names=[*"abcde", "<i>"], splits=["seen"] * 6
         ),
         curves={"loss": ([1, 2, 3], [3.0, float("nan"), 0.1]), "one": ([1], [1.0])},
+        spectrum={"eigenvalues": [1.0, 0.1, 1e-3, 1e-9], "components": 2, "noise": 1e-2},
         config="name: <script>alert(1)</script>",
         provenance={"commit": "abc & def"},
     )
@@ -105,13 +129,16 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
     assert [link[:30] for link in links.loads if not link.startswith(("data:", "#"))] == []
     assert "script" not in links.tags
     assert not re.search(r"@import|url\((?!#)", html)
-    assert links.tags.count("svg") == 4
+    assert links.tags.count("svg") == 6
 
 
 def test_the_page_holds_every_figure_and_escapes_every_name() -> None:
     html = render(full_page())
     for text in ("Accuracy", "Frechet distance", "Diversity", "Recall", "MMD²", "Copying"):
         assert text in html
+    for text in ("Told from real", "Error of the score", "Beside the baselines", "floor 0.0007"):
+        assert text in html
+    assert html.count("MMD² by bandwidth") == 1
     for raw in ("<of>", "<b>42</b>", "<script>", "<i>"):
         assert raw not in html
     assert "$x_1$ 70" in html
@@ -124,6 +151,8 @@ def test_what_is_missing_is_said() -> None:
     assert html.count("Not shown:") == 4
     assert "There is no classifier" in html
     assert "No samples were given." in html
+    for rare in ("Spectrum of the embedding", "Error of the score", "Beside the baselines"):
+        assert rare not in html
     assert "nan" not in html.lower().replace("provenance", "")
 
 
@@ -151,6 +180,28 @@ def test_the_map_is_drawn_for_few_and_for_many_and_for_one_dimension() -> None:
         assert "currentColor" in svg
         assert "NaN" not in svg
     assert figures.embedding_map(np.zeros((2, 3)), ["a", "b"], ["seen"] * 2) is None
+
+
+def test_the_spectrum_marks_what_is_kept_and_is_cut_where_it_is_long() -> None:
+    svg = figures.spectrum([2.0**-k for k in range(5000)], 3, 0.01)
+    assert "kept (3)" in svg
+    assert "component, of 5000" in svg
+    assert svg.count("<use") < 200
+    assert "dropped" not in figures.spectrum([1.0, 0.5], 2, 0.0)
+
+
+def test_one_split_alone_has_an_error_of_the_score() -> None:
+    svg = figures.score_errors({"levels": [0.1, 0.2], "seen": [0.5, 0.4], "unseen": None})
+    assert ">seen<" in svg
+    assert ">unseen<" not in svg
+
+
+def test_samples_of_a_single_number_are_drawn_too() -> None:
+    values = RNG.normal(size=(30, 1))
+    left, right, bottom, top = pictures.frame_of(values)
+    assert left < values.min() < values.max() < right
+    assert (bottom, top) == (left, right)
+    assert pictures.scatter(values, (left, right, bottom, top), "#000000").startswith("data:")
 
 
 def browse(path: Path, profile: Path) -> tuple[str, str]:

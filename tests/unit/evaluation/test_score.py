@@ -3,41 +3,67 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sno_dist.embedding.kernels import Gaussian
 from sno_dist.errors import DataError
 from sno_dist.evaluation import mmd
-from sno_dist.evaluation.score import (
-    Contexts,
-    DistributionScores,
-    Reference,
-    reference,
-    score_distribution,
-)
+from sno_dist.evaluation.permutation import permutation_p_value
+from sno_dist.evaluation.reference import Comparison, Reference, reference
+from sno_dist.evaluation.score import Contexts, DistributionScores, score_distribution
+from sno_dist.runtime.rng import generator
+from sno_dist.sampling.plan import Method
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(60, 3))
+UNIT = Gaussian(1.0)
+COMPARISON = Comparison(bandwidths=(1.0, 0.3), permutations=19, seed=4)
 
 
-def measured(real: np.ndarray = REAL) -> Reference:
-    return reference(real, classifier=None, label=None, bandwidth=1.0, neighbours=3)
-
-
-def score(generated: np.ndarray, contexts: Contexts | None = None) -> DistributionScores:
-    return score_distribution(
-        generated, measured(), contexts, classifier=None, name="a", split="unseen", k=5
+def measured(real: np.ndarray = REAL, size: int = 40) -> Reference:
+    return reference(
+        real,
+        name="a",
+        split="unseen",
+        size=size,
+        classifier=None,
+        label=None,
+        comparison=COMPARISON,
     )
+
+
+def score(
+    generated: np.ndarray, contexts: Contexts | None = None, method: Method = "operator"
+) -> DistributionScores:
+    return score_distribution(generated, measured(), contexts, classifier=None, k=5, method=method)
 
 
 def test_real_samples_score_as_real_ones() -> None:
     found = score(REAL.copy())
     assert found.diversity == pytest.approx(1, abs=1e-12)
     assert (found.recall, found.precision) == (1, 1)
-    assert found.mmd == pytest.approx(mmd.unbiased(REAL, REAL.copy(), 1.0), abs=1e-14)
+    assert found.mmd == pytest.approx(mmd.unbiased(REAL, REAL.copy(), UNIT), abs=1e-14)
     assert (found.correct, found.accuracy, found.copying) == (None, None, None)
 
 
 def test_the_discrepancy_is_that_of_its_own_module() -> None:
     generated = RNG.normal(size=(40, 3)) + 0.5
-    assert score(generated).mmd == pytest.approx(mmd.unbiased(generated, REAL, 1.0), abs=1e-14)
+    found = score(generated)
+    for width, value in found.mmds.items():
+        expected = mmd.unbiased(generated, REAL, Gaussian(width))
+        assert value == pytest.approx(expected, abs=1e-14)
+    assert list(found.mmds) == [1.0, 0.3]
+    assert found.mmd == found.mmds[1.0]
+
+
+def test_the_test_against_chance_has_random_numbers_of_its_own() -> None:
+    generated = RNG.normal(size=(40, 3)) + 0.2
+
+    def expected(label: str, x: np.ndarray, y: np.ndarray) -> float:
+        source = generator(4, "permutation", "unseen", "a", label)
+        return permutation_p_value(x, y, UNIT, 19, source)
+
+    assert score(generated).p_value == expected("k5", generated, REAL)
+    assert score(generated, method="jitter").p_value == expected("jitter-k5", generated, REAL)
+    assert measured().figures.p_value == expected("real", *mmd.part(REAL, 40))
 
 
 def test_generated_contexts_are_copies() -> None:
@@ -54,10 +80,11 @@ def test_the_order_of_samples_changes_nothing() -> None:
         assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-12)
 
 
-def test_floors_and_ceilings_are_of_halves() -> None:
+def test_floors_and_ceilings_are_of_two_sets() -> None:
     figures = measured().figures
     assert figures.n == 60
-    assert figures.mmd_floor == mmd.floor(REAL, 1.0)
+    assert figures.mmd_floor == mmd.floor(REAL, UNIT, 40)
+    assert figures.mmd_floors[0.3] == mmd.floor(REAL, Gaussian(0.3), 40)
     assert [half.count for half in figures.halves] == [30, 30]
     assert 0.5 < figures.recall_ceiling <= 1
 

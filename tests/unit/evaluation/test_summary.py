@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from sno_dist.errors import DataError
 from sno_dist.evaluation.frechet import moments
-from sno_dist.evaluation.score import DistributionScores, RealFigures
+from sno_dist.evaluation.intervals import wilson
+from sno_dist.evaluation.reference import RealFigures
+from sno_dist.evaluation.score import DistributionScores
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
 
@@ -22,7 +25,8 @@ def figures() -> RealFigures:
     return RealFigures(
         n=40,
         correct=39,
-        mmd_floor=0.002,
+        mmd_floors={2.0: 0.002, 0.5: 0.001},
+        p_value=0.5,
         recall_ceiling=0.9,
         moments=moments(features),
         halves=halves,
@@ -44,7 +48,8 @@ def some() -> list[DistributionScores]:
                     diversity=1 + index / 100,
                     recall=0.8,
                     precision=0.7,
-                    mmd=0.01,
+                    mmds={2.0: 0.01, 0.5: 0.02 + index / 1000},
+                    p_value=0.01 if index < 2 else 0.3,
                     copying=0.02,
                     copying_chance=0.01,
                     moments=moments(RNG.normal(size=(50, 3))),
@@ -55,6 +60,12 @@ def some() -> list[DistributionScores]:
 
 
 SCORES = some()
+BASELINES = [
+    replace(s, method=method, diversity=s.diversity / 2)
+    for s in SCORES
+    for method in ("resample", "individual")
+    if s.k is None or method == "resample"
+]
 FIXED = {"population": "p", "guidance": 1.25, "seconds": 3.0, "bootstrap": 200, "seed": 0}
 
 
@@ -132,3 +143,71 @@ def test_the_table_is_aligned_and_holds_the_figures() -> None:
 def test_nothing_to_summarise_is_told() -> None:
     with pytest.raises(DataError, match="nothing to summarise"):
         summarise([], **FIXED)
+
+
+def test_no_bandwidth_can_be_picked() -> None:
+    summary = summarise(SCORES, **FIXED)
+    assert summary["mmd_bandwidth"] == 2.0
+    section = summary["unseen"]
+    assert section["mmd_by_bandwidth"] == {
+        "2": {"mmd": pytest.approx(0.01), "floor": 0.002, "interval": section["mmd_interval"]},
+        "0.5": {"mmd": pytest.approx(0.021), "floor": 0.001, "interval": ANY},
+    }
+    low, high = section["mmd_by_bandwidth"]["0.5"]["interval"]
+    assert 0.0199 <= low <= 0.021 <= high <= 0.0221
+    assert section["mmd_worst_ratio"] == pytest.approx(21)
+    assert section["mmd_worst_bandwidth"] == 0.5
+
+
+def test_a_floor_of_nothing_has_no_ratio() -> None:
+    flat = [replace(s, real=replace(s.real, mmd_floors={2.0: 0.0, 0.5: 0.0})) for s in SCORES]
+    assert summarise(flat, **FIXED)["seen"]["mmd_worst_ratio"] is None
+
+
+def test_the_share_told_from_real_is_counted_over_distributions() -> None:
+    summary = summarise(SCORES, **FIXED)
+    assert summary["unseen"]["mmd_rejected"] == pytest.approx(2 / 3)
+    assert summary["unseen"]["mmd_rejected_by_k"]["1"] == pytest.approx(2 / 3)
+    assert summary["seen"]["mmd_rejected"] == 0
+    assert summary["seen"]["mmd_rejected_floor"] == 0
+    assert summary["unseen"]["mmd_rejected_interval"] == list(wilson(2, 3))
+    untested = [replace(s, p_value=None, real=replace(s.real, p_value=None)) for s in SCORES]
+    assert summarise(untested, **FIXED)["unseen"]["mmd_rejected"] is None
+    assert "told from real" not in table(summarise(untested, **FIXED))
+
+
+def test_baselines_have_the_figures_of_a_split_and_leave_the_operator_s_alone() -> None:
+    alone, summary = summarise(SCORES, **FIXED), summarise([*BASELINES, *SCORES], **FIXED)
+    baselines = summary.pop("baselines")
+    assert summary == alone
+    assert list(baselines) == ["individual", "resample"]
+    for method, sections in baselines.items():
+        for split in ("seen", "unseen"):
+            assert sections[split].keys() == alone[split].keys()
+            assert sections[split]["diversity"] == pytest.approx(alone[split]["diversity"] / 2)
+        ks = ["all"] if method == "individual" else ["1", "10", "100", "all"]
+        assert list(sections["unseen"]["mmd_by_k"]) == ks
+
+
+def test_the_table_sets_baselines_beside_the_operator() -> None:
+    text = table(summarise([*SCORES, *BASELINES], **FIXED))
+    block = text.split("\n\n")[-1].splitlines()
+    assert [line.split()[0] for line in block] == ["seen", "operator", "individual", "resample"]
+    assert "90.0 % / 98.0 %" in block[1]
+    assert "0.525 / 0.505" in block[2]
+    assert "seen / unseen" not in table(summarise(SCORES, **FIXED))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_error_of_the_score_is_a_row_of_the_table() -> None:
+    summary = summarise(SCORES, **FIXED)
+    summary["score_error"] = {"levels": [1.0], "seen": [0.02], "seen_mean": 0.02}
+    summary["score_error"] |= {"unseen": None, "unseen_mean": None}
+    row = next(line for line in table(summary).splitlines() if "error of the score" in line)
+    assert row.split()[-3:] == ["2.0", "%", "-"]
+
+
+def test_k_is_in_order_in_a_summary_that_was_read_from_a_file() -> None:
+    read = json.loads(json.dumps(summarise(SCORES, **FIXED), sort_keys=True))
+    head = next(line for line in table(read).splitlines() if line.startswith("unseen, K ="))
+    assert head.split()[3:] == ["1", "10", "100", "all"]

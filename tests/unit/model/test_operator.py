@@ -65,6 +65,7 @@ def make_batch(operator: ScoreNeuralOperator, targets: int = 4) -> Batch:
         lengths=lengths,
         rows=torch.arange(3),
         targets=pixels(3, targets),
+        references=pixels(3, 0),
         times=torch.rand(3, targets, generator=source),
         noise=torch.randn(3, targets, dims, generator=source),
         posterior=torch.randn(3, targets, dims, generator=source),

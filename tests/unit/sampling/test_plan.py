@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sno_dist.config.schema import Sampling
+from sno_dist.config.schema import Individual, Sampling
 from sno_dist.errors import DataError
 from sno_dist.sampling.guidance import crossing
-from sno_dist.sampling.plan import context_of, groups_of, plan_units
+from sno_dist.sampling.plan import context_of, groups_of, label, plan_units
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
 from tests.unit.shards.small import small_config
@@ -35,9 +36,58 @@ def test_units_hold_every_distribution_once_for_each_k(manifest: Manifest) -> No
     assert max(len(unit.entries) for unit in units) == 3
 
 
+def test_baselines_follow_the_operator_s_units_and_cover_the_same_distributions(
+    manifest: Manifest,
+) -> None:
+    sampling = Sampling(
+        contexts=(1, 10),
+        samples=100,
+        batch=300,
+        baselines=("jitter", "pooled", "individual"),
+        individual=Individual(group=32),
+    )
+    units = plan_units(sampling, manifest)
+    methods = [unit.method for unit in units]
+    assert list(dict.fromkeys(methods)) == ["operator", "jitter", "pooled", "individual"]
+    own = [unit for unit in units if unit.method == "operator"]
+    assert own == plan_units(Sampling(contexts=(1, 10), samples=100, batch=300), manifest)
+    found = [replace(unit, method="operator") for unit in units if unit.method == "jitter"]
+    assert found == own
+    whole = [replace(unit, method="operator") for unit in units if unit.method == "pooled"]
+    assert whole == [unit for unit in own if unit.k is None]
+    sizes = [(unit.k, len(unit.entries)) for unit in units if unit.method == "individual"]
+    assert sizes == [(None, 32), (None, 32), (None, 6), (None, 30)]
+
+
+def test_a_limit_takes_distributions_from_end_to_end(manifest: Manifest) -> None:
+    units = plan_units(Sampling(contexts=(), samples=100, batch=300, distributions=4), manifest)
+    for split in ("seen", "unseen"):
+        names = [e.name for unit in units if unit.split == split for e in unit.entries]
+        everything = [e.name for e in manifest.split(split)]
+        assert len(set(names)) == 4
+        assert (names[0], names[-1]) == (everything[0], everything[-1])
+    more = Sampling(contexts=(), distributions=10**6)
+    assert plan_units(more, manifest) == plan_units(Sampling(contexts=()), manifest)
+
+
+def test_a_baseline_s_label_holds_its_name() -> None:
+    assert [label(None), label(10)] == ["all", "k10"]
+    assert [label(None, "individual"), label(10, "nearest")] == ["individual-all", "nearest-k10"]
+
+
+def test_the_nearest_other_needs_another(manifest: Manifest) -> None:
+    one = replace(manifest, entries=[manifest.split("seen")[0], *manifest.split("unseen")])
+    with pytest.raises(DataError, match=r"no other that could be the nearest.*1 seen"):
+        plan_units(Sampling(contexts=(), baselines=("nearest",)), one)
+    assert plan_units(Sampling(contexts=(), baselines=("pooled",)), one)
+
+
 def test_a_model_that_cannot_embed_samples_seen_distributions_alone(manifest: Manifest) -> None:
-    units = plan_units(Sampling(), manifest, unseen=False)
-    assert {unit.split for unit in units} == {"seen"}
+    units = plan_units(Sampling(baselines=("resample",)), manifest, unseen=False)
+    assert {(unit.split, unit.method) for unit in units} == {
+        ("seen", "operator"),
+        ("seen", "resample"),
+    }
 
 
 def test_contexts_are_distinct_samples_and_the_same_at_every_call(manifest: Manifest) -> None:

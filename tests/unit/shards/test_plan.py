@@ -14,7 +14,8 @@ COUNTS = [50, 60, 70, 80, 90]
 
 
 def plan(**changes: object) -> StepPlan:
-    settings = {"seed": 0, "counts": COUNTS, "distributions": 3, "targets": 8, "context": (1, 30)}
+    settings = {"seed": 0, "counts": COUNTS, "distributions": 3, "targets": 8}
+    settings |= {"references": 0, "context": (1, 30)}
     return StepPlan(**{**settings, **changes})  # pyright: ignore
 
 
@@ -71,3 +72,13 @@ def test_too_small_is_an_error_that_names_it() -> None:
         plan(counts=[9, 9, 8, 9, 9]).check(names)
     with pytest.raises(DataError, match="distribution a"):
         plan(counts=[1, 9, 9, 9, 9]).check(names)
+
+
+def test_references_are_neither_context_nor_targets() -> None:
+    drawn = [plan(references=7).draw(step, slot) for step in range(20) for slot in range(3)]
+    for draw in drawn:
+        parts = (draw.context, draw.targets, draw.references)
+        assert len(draw.references) == 7
+        assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
+    with pytest.raises(DataError, match="smaller than its context set"):
+        plan(references=42).check([str(count) for count in COUNTS])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -125,3 +126,15 @@ def test_the_whole_family_and_seeded_parts() -> None:
 def test_more_laws_than_there_are() -> None:
     with pytest.raises(ConfigError, match=r"shards\.source\.unseen \| got: 325 \| .*at most 324"):
         make(unseen=325)
+
+
+def test_beyond_all_laws_they_come_again_with_samples_of_their_own() -> None:
+    source = make(seen=4000, unseen=2, model=5, reference=2)
+    names = [d.name for d in source.distributions() if d.split == "seen"]
+    assert len(set(names)) == 4000
+    laws_of = Counter(frozenset(cells(name)) for name in names)
+    assert len(laws_of) == 1620
+    assert set(laws_of.values()) == {2, 3}
+    first = names[0]
+    assert cells(first) == cells(f"{first}+2")
+    assert not (source.draw(first, "model") == source.draw(f"{first}+2", "model")).any()

@@ -1,0 +1,67 @@
+"""The optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from sno_dist.config.sections.section import Fraction, Natural, Section
+
+__all__ = ["Objective", "Training"]
+
+
+class Objective(Section):
+    """Reconstruction + kl * KL + score * L_SGM (eq. 16-18), in nats per sample."""
+
+    reconstruction: PositiveFloat = 1.0
+    kl: Annotated[float, Field(ge=0)] = 0.1
+    kl_warmup: Natural = Field(default=300, description="steps over which the KL weight rises")
+    score: PositiveFloat = 1.0
+    score_gradient: Fraction = Field(
+        default=0.0,
+        description="share of the score's gradient that reaches the autoencoder; 1: eq. 18",
+    )
+    weight: Literal["noise", "edm", "likelihood"] = "edm"
+    times: Literal["uniform", "lognormal"] = "lognormal"
+    log_mean: float = Field(default=-0.6, description="lognormal: mean of ln(sigma/alpha)")
+    log_std: PositiveFloat = 1.4
+    drop: Fraction = Field(
+        default=0.1, description="share of samples whose u is dropped, for guidance"
+    )
+
+
+class Training(Section):
+    """The optimisation. All numerics live here, none in the launcher."""
+
+    steps: PositiveInt = 3000
+    distributions: PositiveInt = Field(default=32, description="P: distributions per global batch")
+    targets: PositiveInt = Field(default=16, description="B: targets per distribution")
+    references: Natural = Field(
+        default=0,
+        description="R: further samples per distribution; without an autoencoder, the noise to "
+        "predict is averaged over all that the noised sample may have come from",
+    )
+    context: tuple[PositiveInt, PositiveInt] = Field(
+        default=(1, 100), description="K: smallest and largest context set, log-uniform between"
+    )
+    micro: PositiveInt | None = Field(
+        default=None, description="distributions per forward on one rank; none: all of its share"
+    )
+    learning_rate: PositiveFloat = 2e-3
+    autoencoder_rate: PositiveFloat = Field(default=1.0, description="times learning_rate")
+    autoencoder_end: Fraction = Field(
+        default=1.0, gt=0, description="share of the steps after which the autoencoder is at rest"
+    )
+    warmup: Natural = 100
+    final: Fraction = Field(default=0.01, description="learning rate at the end, as a share")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: PositiveFloat = 1.0
+    ema: Fraction = 0.999
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    workers: Natural = Field(default=1, description="loader processes per rank")
+    save_every: PositiveInt = 1000
+    keep: PositiveInt = Field(default=2, description="checkpoints kept")
+    log_every: PositiveInt = 20
+    picture_every: PositiveInt = 1000
+    objective: Objective = Objective()

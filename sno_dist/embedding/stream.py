@@ -1,0 +1,120 @@
+"""One pass over the seen distributions: what is a sum or an extreme over samples, over ranks.
+
+Each distribution is read whole by one rank, so every figure has the same bits for every number
+of ranks. Only sums of features cross ranks, never samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sno_dist.embedding.feature_map import FeatureMap
+from sno_dist.embedding.features import Sums
+from sno_dist.embedding.kernels import Kernel
+from sno_dist.embedding.pairs import median_bandwidth
+from sno_dist.embedding.sets import SampleSets
+from sno_dist.errors import Preempted
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.progress import Progress
+
+__all__ = ["evenly", "extent", "feature_sums", "median_distance", "self_similarity"]
+
+CHUNK_BYTES = 64 << 20
+"""Features held at a time."""
+MEDIAN_SAMPLES = 2000
+
+
+def feature_sums(feature_map: FeatureMap, sets: SampleSets) -> Sums:
+    """Sums of features over the samples of each of N sets, (N, m) and (N,), on every rank.
+
+    They merge: those of other shards, ranks or sites add to them, and samples that are taken
+    back subtract. Cost: O(N n m).
+
+    Args:
+        feature_map: What is summed.
+        sets: The samples.
+
+    Raises:
+        Preempted: If the run was asked to stop.
+
+    **Collective.**
+    """
+    chunk = max(1, CHUNK_BYTES // (8 * feature_map.size))
+
+    def summed(rows: Tensor) -> Tensor:
+        parts = [feature_map.sums(part, torch.tensor([len(part)])) for part in rows.split(chunk)]
+        return sum(parts[1:], parts[0]).total[0]
+
+    total = _over_sets(sets, feature_map.size, summed, "summing features")
+    return Sums(total=total, count=torch.tensor(sets.lengths).to(total))
+
+
+def self_similarity(kernel: Kernel, sets: SampleSets) -> Tensor:
+    """The mean of k(x, x) over each set: (N,). **Collective.**"""
+    return _over_sets(
+        sets, 1, lambda rows: kernel.diagonal(rows).mean()[None], "measuring the kernel"
+    )[:, 0]
+
+
+def extent(sets: SampleSets) -> Tensor:
+    """Largest minus smallest coordinate over all samples: (D,). **Collective.**"""
+    ends = _over_sets(
+        sets,
+        2 * sets.dims,
+        lambda rows: torch.cat([rows.amin(0), rows.amax(0)]),
+        "measuring the data's range",
+    )
+    return ends[:, sets.dims :].amax(0) - ends[:, : sets.dims].amin(0)
+
+
+def median_distance(sets: SampleSets) -> float:
+    """The median distance between samples, taken evenly over all distributions. **Collective.**
+
+    Raises:
+        DataError: If the samples do not differ.
+    """
+    return median_bandwidth(evenly(sets, MEDIAN_SAMPLES), MEDIAN_SAMPLES)
+
+
+def evenly(sets: SampleSets, count: int) -> Tensor:
+    """Samples spread evenly over the distributions, `count` at most: (m, D). **Collective.**
+
+    Where there are more distributions than samples, every few of them give one each.
+    """
+    picked = torch.linspace(0, len(sets) - 1, min(count, len(sets)), dtype=torch.float64)
+    chosen = set(picked.round().long().tolist())
+    each = min(max(1, count // len(sets)), *sets.lengths, sets.lengths[0])
+
+    phase = "gathering samples"
+    found = torch.zeros(len(sets), each * sets.dims, dtype=torch.float64)
+    for item in collectives.world().deal(len(sets)):
+        if item in chosen:
+            found[item] = sets.take(item, each).flatten().cpu()
+    found = collectives.sum_over_ranks(found, phase)
+    return found[sorted(chosen)].reshape(-1, sets.dims)
+
+
+def _over_sets(
+    sets: SampleSets, entries: int, measure: Callable[[Tensor], Tensor], phase: str
+) -> Tensor:
+    """What `measure` says of each set's (n, D) samples, (N, entries), on every rank."""
+    found = torch.zeros(len(sets), entries, dtype=torch.float64)
+    for item in _mine(len(sets), phase):
+        found[item] = measure(sets.take(item)).cpu()
+    if collectives.any_rank(preemption.requested(), phase):
+        raise Preempted(f"asked to stop while {phase}", fix="run the same command to go on")
+    return collectives.sum_over_ranks(found, phase)
+
+
+def _mine(count: int, phase: str) -> Iterator[int]:
+    """This rank's share of `range(count)`, with a progress bar, until the run is to stop."""
+    share = collectives.world().deal(count)
+    with Progress(len(share), phase) as progress:
+        for item in share:
+            if preemption.requested():
+                return
+            yield item
+            progress.advance()

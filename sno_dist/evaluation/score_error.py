@@ -1,0 +1,181 @@
+"""How far the operator's score is from the exact one, where the data's density is known.
+
+Samples judge the whole chain of embedding, score and solver; this judges the score alone, noise
+level by noise level. The lattice family has a closed form, see `diffusion/uniform.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sno_dist.config.schema import Config, GaussianMixture, IdentityAutoencoder
+from sno_dist.diffusion.schedule import Schedule
+from sno_dist.diffusion.solvers import ScoreAt
+from sno_dist.diffusion.uniform import UniformMixture
+from sno_dist.errors import ConfigError, Preempted
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.accelerator import device
+from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.rng import generator
+from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.shards.manifest import Manifest, SplitName
+from sno_dist.shards.sources.gaussian_mixture import lower_corners
+from sno_dist.training.checkpoint import open_checkpoint
+
+__all__ = ["cell_side", "law_of", "relative_error", "score_error"]
+
+DISTRIBUTIONS = 100
+"""Of each split at most, evenly taken."""
+
+POINTS = 200
+"""Of each distribution at each level."""
+
+PHASE = "comparing scores"
+SPLITS: tuple[SplitName, ...] = ("seen", "unseen")
+
+
+def score_error(config: Config, manifest: Manifest, samples: SampleSet) -> dict[str, Any] | None:
+    """The relative error of the operator's score at u from the whole context set.
+
+    Networks run in float32, without guidance.
+
+    Args:
+        config: The run's; its checkpoint is opened.
+        manifest: The population.
+        samples: Their embeddings.
+
+    Returns:
+        "levels", sigma / alpha in cells; "seen" and "unseen", at each level the mean over
+        distributions of `relative_error`, or None; "seen_mean" and "unseen_mean" over levels.
+        None where the density is not known, or lies in another space than the score.
+
+    Raises:
+        ArtifactError: If the run's checkpoint is missing or damaged.
+        ConfigError: If a level is beyond the schedule.
+        Preempted: If the run was asked to stop.
+
+    **Collective** where there is a figure.
+    """
+    levels = config.evaluation.score_levels
+    known = isinstance(config.shards.source, GaussianMixture)
+    if not (known and levels and isinstance(config.model.autoencoder, IdentityAutoencoder)):
+        return None
+    operator = open_checkpoint(config).operator().to(device())
+    chosen = {split: _chosen(manifest, samples, split) for split in SPLITS}
+    comparer = _Comparer(config, manifest, samples, operator)
+    errors = comparer.errors([*chosen["seen"], *chosen["unseen"]])
+    found: dict[str, Any] = {"levels": list(levels)}
+    for split, own in zip(SPLITS, errors.split([len(chosen[s]) for s in SPLITS]), strict=True):
+        found[split] = own.mean(0).tolist() if len(own) else None
+        found[f"{split}_mean"] = float(own.mean()) if len(own) else None
+    return found
+
+
+def relative_error(
+    score: ScoreAt,
+    schedule: Schedule,
+    law: UniformMixture,
+    level: float,
+    source: np.random.Generator,
+) -> float:
+    """E |s - s*|^2 / E |s*|^2 over POINTS of the noised law.
+
+    Args:
+        score: s(x, t), of float64 (N, D) and (N,).
+        schedule: What it is the score of.
+        law: The clean law, in the same space.
+        level: sigma / alpha.
+        source: Draws the points, on the CPU and in float64.
+    """
+    t = schedule.time(torch.full((POINTS,), level, dtype=torch.float64))
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    box = torch.from_numpy(source.integers(len(law.low), size=POINTS))
+    place = torch.from_numpy(source.random((POINTS, law.low.shape[1])))
+    noise = torch.from_numpy(source.standard_normal(place.shape))
+    x = alpha[:, None] * torch.lerp(law.low[box], law.high[box], place) + sigma[:, None] * noise
+    exact = law.score(x, alpha, sigma)
+    return float((score(x, t) - exact).square().sum() / exact.square().sum())
+
+
+def law_of(name: str, manifest: Manifest) -> UniformMixture:
+    """A law of the lattice in model units."""
+    shift = torch.tensor(manifest.shift, dtype=torch.float64)
+    scale = torch.tensor(manifest.scale, dtype=torch.float64)
+    corners = torch.from_numpy(lower_corners(name))
+    return UniformMixture(low=(corners - shift) / scale, high=(corners + 1 - shift) / scale)
+
+
+def cell_side(manifest: Manifest) -> float:
+    """The side of a cell in model units: the geometric mean, since entries are scaled apart."""
+    return math.exp(-float(np.log(manifest.scale).mean()))
+
+
+def _chosen(manifest: Manifest, samples: SampleSet, split: SplitName) -> list[str]:
+    names = [entry.name for entry in manifest.split(split) if entry.name in samples.embeddings]
+    count = min(DISTRIBUTIONS, len(names))
+    return [names[index] for index in np.arange(count) * len(names) // max(1, count)]
+
+
+class _Comparer:
+    """Compares one operator's score with the exact ones, each rank its share of the laws."""
+
+    def __init__(
+        self,
+        config: Config,
+        manifest: Manifest,
+        samples: SampleSet,
+        operator: ScoreNeuralOperator,
+    ) -> None:
+        self._seed, self._manifest = config.seed, manifest
+        self._samples, self._operator = samples, operator
+        side = cell_side(manifest)
+        self._levels = [cells * side for cells in config.evaluation.score_levels]
+        for cells, level in zip(config.evaluation.score_levels, self._levels, strict=True):
+            _check(operator.schedule, cells, level)
+
+    def errors(self, names: Sequence[str]) -> Tensor:
+        """(len(names), levels) float64 on every rank."""
+        errors = torch.zeros(len(names), len(self._levels), dtype=torch.float64)
+        mine = collectives.world().deal(len(names))
+        with Progress(len(mine), PHASE) as progress:
+            for index in mine:
+                errors[index] = torch.tensor(self._row(names[index]))
+                progress.advance()
+                if preemption.requested():
+                    break
+        if collectives.any_rank(preemption.requested(), PHASE):
+            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
+        return collectives.sum_over_ranks(errors, PHASE)
+
+    @torch.no_grad()
+    def _row(self, name: str) -> list[float]:
+        operator, law = self._operator, law_of(name, self._manifest)
+        u = torch.tensor(self._samples.embeddings[name], device=operator.null.device)
+
+        def score(x: Tensor, t: Tensor) -> Tensor:
+            return operator.score(u, x.to(u.device), t.to(u.device)).cpu()
+
+        return [
+            relative_error(
+                score, operator.schedule, law, level, generator(self._seed, "exact", name, index)
+            )
+            for index, level in enumerate(self._levels)
+        ]
+
+
+def _check(schedule: Schedule, cells: float, level: float) -> None:
+    reached = float(schedule.time(torch.tensor(level, dtype=torch.float64)))
+    if reached > 1:
+        raise ConfigError(
+            "a noise level is beyond the schedule",
+            where="evaluation.score_levels",
+            got=f"{cells:g} cells, reached at t = {reached:.3g}",
+            expected="t at most 1",
+        )

@@ -1,0 +1,125 @@
+"""One rank's share of the scores: its distributions, each read, compared and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sno_dist.config.schema import Config
+from sno_dist.embedding.pairs import median_bandwidth
+from sno_dist.errors import DataError, Preempted
+from sno_dist.evaluation.conditions import Condition, conditions
+from sno_dist.evaluation.reference import Comparison, Reference, reference
+from sno_dist.evaluation.score import Contexts, DistributionScores, score_distribution
+from sno_dist.judge.classifier import Classifier
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.progress import Progress
+from sno_dist.sampling.plan import context_of, groups_of
+from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.shards.manifest import Entry, Manifest
+from sno_dist.shards.reader import Reader
+
+__all__ = ["Scorer"]
+
+BANDWIDTHS = (1.0, 0.25, 0.5, 2.0)
+"""Times the median distance, where the config names no bandwidth: no one scale can be picked."""
+
+
+class Scorer:
+    """Scores this rank's distributions.
+
+    Args:
+        config: The run's.
+        manifest: The population.
+        samples: What was drawn.
+        judge: The classifier of images; none: there is no accuracy.
+    """
+
+    def __init__(
+        self, config: Config, manifest: Manifest, samples: SampleSet, judge: Classifier | None
+    ) -> None:
+        self._config, self._manifest = config, manifest
+        self._samples, self._judge = samples, judge
+        self._reader = Reader(manifest, cache=config.shards.cache)
+        self._conditions = conditions(samples.shards)
+        section = config.evaluation
+        self._comparison = Comparison(
+            bandwidths=section.bandwidths or self._bandwidths(),
+            neighbours=section.neighbours,
+            permutations=section.permutations,
+            seed=config.seed,
+        )
+
+    def share(self) -> list[DistributionScores]:
+        """The scores of this rank's distributions under every condition.
+
+        Raises:
+            DataError: If a distribution has too few real samples for the figures.
+            Preempted: If the run was asked to stop.
+
+        **Collective** at the end.
+        """
+        entries = self._manifest.entries
+        mine = collectives.world().deal(len(entries))
+        scores = []
+        with Progress(len(mine), "evaluating") as progress:
+            for index in mine:
+                scores += self._score(index, entries[index])
+                progress.advance()
+                if preemption.requested():
+                    break
+        if collectives.any_rank(preemption.requested(), "evaluating"):
+            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
+        return scores
+
+    def _score(self, index: int, entry: Entry) -> list[DistributionScores]:
+        present = self._conditions.get((entry.split, entry.name), [])
+        if not present:
+            return []
+        real = reference(
+            self._reader.all(entry, "reference"),
+            name=entry.name,
+            split=entry.split,
+            size=self._size(entry, present),
+            classifier=self._judge,
+            label=index if self._judge else None,
+            comparison=self._comparison,
+        )
+        return [self._compare(entry, condition, real) for condition in present]
+
+    def _size(self, entry: Entry, present: Sequence[Condition]) -> int:
+        """Generated samples under each condition."""
+        return min(self._samples.shards[condition.key(entry)].count for condition in present)
+
+    def _compare(self, entry: Entry, condition: Condition, real: Reference) -> DistributionScores:
+        k = condition.k
+        groups = groups_of(self._config.sampling, k)
+        sets = [
+            self._reader.take(entry, "model", context_of(self._config.seed, entry, k, group))
+            for group in range(groups[-1] + 1)
+        ]
+        return score_distribution(
+            self._samples.samples(condition.key(entry)),
+            real,
+            Contexts(sets=sets, groups=groups),
+            classifier=self._judge,
+            k=k,
+            method=condition.method,
+        )
+
+    def _bandwidths(self) -> tuple[float, ...]:
+        """Of the median distance between all distributions' real samples; equal on all ranks."""
+        rows = []
+        for entry in self._manifest.entries:
+            if entry.count("reference") < 2:
+                raise DataError(
+                    "a distribution has no held-out samples to compare with",
+                    where=f"distribution {entry.name}, role reference",
+                    got=entry.count("reference"),
+                    fix="raise the source's share or number of reference samples",
+                )
+            rows.append(self._reader.take(entry, "reference", np.arange(2)))
+        stacked = np.concatenate(rows)
+        median = median_bandwidth(stacked / 255 if stacked.dtype == np.uint8 else stacked)
+        return tuple(factor * median for factor in BANDWIDTHS)

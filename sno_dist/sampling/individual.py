@@ -1,0 +1,160 @@
+"""The baseline of one score model per distribution, trained on its samples and on nothing else.
+
+It has the operator's autoencoder, latent space, schedule, preconditioning and objective, and no
+u: what it leaves to be desired, or has over the operator, is what is shared between distributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sno_dist.config.schema import Config
+from sno_dist.errors import RunError
+from sno_dist.model.build import make_network
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime import preemption
+from sno_dist.runtime.accelerator import autocast
+from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.rng import generator, normals
+from sno_dist.sampling.draw import noise_of, sampler_of
+from sno_dist.sampling.plan import Unit
+from sno_dist.sampling.stack import ScoreStack
+from sno_dist.score.guidance import guided
+from sno_dist.score.preconditioned import PreconditionedScore
+from sno_dist.shards.manifest import Entry
+from sno_dist.shards.reader import Reader
+
+__all__ = ["IndividualModels"]
+
+CHUNK = 1024
+
+
+class IndividualModels:
+    """Trains the models of a unit's distributions side by side, and draws from each.
+
+    Args:
+        operator: On its device; its autoencoder and latent space are used, its score is not.
+        reader: Of the population.
+        config: Its sections sampling and training, and the seed.
+    """
+
+    def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
+        self._operator, self._reader, self._config = operator, reader, config
+        self._section = config.sampling.individual
+        self._device = operator.null.device
+
+    def __call__(self, unit: Unit) -> NDArray[np.generic] | None:
+        """The samples of a unit, (entries, samples, *shape) in data units.
+
+        Everything random in a distribution's training is of one stream, keyed by seed and name.
+
+        Returns:
+            None if this process was asked to stop before training ended.
+
+        Raises:
+            RunError: If a loss or a gradient is not finite.
+        """
+        sources = [generator(self._config.seed, "individual", entry.name) for entry in unit.entries]
+        models = [self._fresh(source) for source in sources]
+        stack = ScoreStack(models, self._config.training, self._section)
+        if not self._train(stack, unit, sources):
+            return None
+        return np.stack([self._draw(stack, unit, index) for index in range(len(unit.entries))])
+
+    def _fresh(self, source: np.random.Generator) -> PreconditionedScore:
+        """A model with initial weights of its own."""
+        spec = self._operator.spec.model
+        network = self._section.network or spec.network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(source.integers(2**62)))
+            module = make_network(network, self._operator.autoencoder.layout, (1, 1))
+        model = PreconditionedScore(module, self._operator.schedule, spec.prediction)
+        return model.to(self._device)
+
+    def _train(self, stack: ScoreStack, unit: Unit, sources: Sequence[np.random.Generator]) -> bool:
+        """Whether training came to its end."""
+        latents = _Latents([self._posterior(entry) for entry in unit.entries])
+        phase = f"individual models of {len(unit.entries)} {unit.split} distributions"
+        with Progress(self._section.steps, phase) as progress:
+            for number in range(self._section.steps):
+                if preemption.requested():
+                    return False
+                outcome = stack.step(number, *latents.batch(sources, self._section.batch))
+                _check(unit, number, outcome)
+                progress.advance(note=f"loss {float(outcome[0].mean()):.3f}")
+        return True
+
+    @torch.no_grad()
+    def _posterior(self, entry: Entry) -> tuple[Tensor, Tensor]:
+        """The autoencoder's means and deviations of all a distribution's samples, standardised."""
+        operator = self._operator
+        samples = torch.from_numpy(self._reader.all(entry, "model"))
+        parts = []
+        with autocast(self._config.training.precision):
+            for part in samples.split(CHUNK):
+                x = (part.to(operator.scale) - operator.shift) / operator.scale
+                parts.append(operator.autoencoder.encode(x))
+        mean, log_variance = (torch.cat(values) for values in zip(*parts, strict=True))
+        scale = operator.latent_deviation
+        return (mean - operator.latent_mean) / scale, (0.5 * log_variance).exp() / scale
+
+    @torch.no_grad()
+    def _draw(self, stack: ScoreStack, unit: Unit, index: int) -> NDArray[np.generic]:
+        count, dims = self._config.sampling.samples, self._operator.autoencoder.size
+        noise = noise_of(self._config.seed, unit, [unit.entries[index]], count, dims)
+        u = torch.zeros(count, 1, device=self._device)
+        score = guided(stack.averaged(index), u, u[0], 1.0)
+        sampler = sampler_of(self._config.sampling)
+        with autocast(self._config.training.precision):
+            z = sampler(score, self._operator.schedule, lambda: noise().to(self._device))
+            return self._operator.decode(z).cpu().numpy()
+
+
+class _Latents:
+    """The training samples of G distributions, and batches of them.
+
+    Args:
+        posteriors: Of each distribution the means and deviations of its latents, (n, Z) both.
+    """
+
+    def __init__(self, posteriors: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self._counts = [len(mean) for mean, _ in posteriors]
+        self._starts = np.cumsum([0, *self._counts[:-1]])
+        self._mean, self._deviation = (torch.cat(part) for part in zip(*posteriors, strict=True))
+
+    def batch(
+        self, sources: Sequence[np.random.Generator], size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The next batch of each distribution from its own source.
+
+        Returns:
+            Latents (G, B, Z), drawn from the posteriors; the diffusion's noise (G, B, Z);
+            uniforms on [0, 1), (G, B).
+        """
+        device, dims = self._mean.device, self._mean.shape[1]
+        rows = [
+            start + source.integers(count, size=size)
+            for source, start, count in zip(sources, self._starts, self._counts, strict=True)
+        ]
+        uniform = [source.random(size, dtype=np.float32) for source in sources]
+        normal = torch.from_numpy(normals(sources, (2, size, dims))).to(device)
+        index = torch.from_numpy(np.stack(rows)).to(device)
+        z = self._mean[index] + self._deviation[index] * normal[:, 0]
+        return z, normal[:, 1], torch.from_numpy(np.stack(uniform)).to(device)
+
+
+def _check(unit: Unit, number: int, outcome: Tensor) -> None:
+    finite = outcome.isfinite().all(0).tolist()
+    spoilt = [entry.name for entry, fine in zip(unit.entries, finite, strict=True) if not fine]
+    if spoilt:
+        raise RunError(
+            f"an individual model's loss or gradient is not finite at step {number}",
+            where=f"{unit.split} distributions {unit.entries[0].name} to {unit.entries[-1].name}",
+            got=f"{len(spoilt)} of {len(finite)}, the first {spoilt[0]}",
+            fix="lower sampling.individual.learning_rate",
+        )

@@ -1,0 +1,63 @@
+"""A fitted kernel mean embedding is the same bytes on one, two, three and four ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.forked import Ended, start, start_ranks
+from tests.pipeline.small import contents
+
+FORMS = {
+    "exact": ["embedding.kernel.kind=matern"],
+    "fourier": ["embedding.form.kind=fourier"],
+    "random": ["embedding.form.kind=random", "embedding.form.features=64"],
+    "nystrom": ["embedding.form.kind=nystrom", "embedding.form.anchors=50"],
+}
+CASES = [("exact", 2), ("exact", 3), ("exact", 4), ("fourier", 2), ("fourier", 3), ("fourier", 4)]
+CASES += [("random", 3), ("nystrom", 3)]
+
+
+def words(root: Path, command: str, run: str, *overrides: str) -> list[str]:
+    return [
+        command,
+        f"shards.path={root}/shards",
+        f"run={root}/{run}",
+        "shards.source.kind=gaussian_mixture",
+        "shards.source.seen=30",
+        "shards.source.unseen=2",
+        "shards.source.model=700",
+        "shards.source.reference=4",
+        "embedding.kind=kme",
+        # so many samples in all that the Gram matrix has several tiles
+        "embedding.samples=null",
+        "embedding.components=9",
+        "judge=null",
+        *overrides,
+    ]
+
+
+def fit(root: Path, form: str, size: int) -> dict[str, bytes]:
+    run = f"{form}-{size}"
+    if not (root / run).exists():
+        line = words(root, "fit-embedding", run, *FORMS[form])
+        ranks = start_ranks(size, root / "streams", *line)
+        ended: list[Ended] = [rank.end() for rank in ranks]
+        assert [rank.code for rank in ended] == [0] * size, ended[0].err
+    return contents(root / run / "embedding")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kme")
+    ended = start(folder / "streams", *words(folder, "build-shards", "run")).end()
+    assert ended.code == 0, ended.err
+    return folder
+
+
+@pytest.mark.parametrize(("form", "size"), CASES)
+def test_the_fit_is_the_same_bytes_in_every_world(root: Path, form: str, size: int) -> None:
+    alone = fit(root, form, 1)
+    assert {"fitted.safetensors", "report.json"} <= alone.keys()
+    assert fit(root, form, size) == alone

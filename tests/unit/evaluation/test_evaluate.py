@@ -1,0 +1,158 @@
+"""The stage on a small lattice: what it leaves of a run with baselines and a known density."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+
+from sno_dist.config.load import load_config
+from sno_dist.config.schema import Config
+from sno_dist.embedding.fit import fit_embedding
+from sno_dist.errors import ConfigError, Preempted
+from sno_dist.evaluation.evaluate import Report, evaluate
+from sno_dist.evaluation.score_error import score_error
+from sno_dist.evaluation.scorer import Scorer
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.world import World
+from sno_dist.sampling.sample import sample
+from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import Manifest
+from sno_dist.training.train import train
+
+METHODS = ("nearest", "pooled", "resample")
+
+
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    manifest: Manifest
+    samples: SampleSet
+    report: Report
+
+
+def lattice(root: Path, *overrides: str) -> Config:
+    source = "{kind: gaussian_mixture, seen: 5, unseen: 3, model: 60, reference: 40}"
+    return load_config(
+        None,
+        [
+            "name=lattice",
+            f"shards={{source: {source}, path: {root}/shards}}",
+            f"run={root}/run",
+            "embedding={kind: prototype}",
+            "model={autoencoder: {kind: identity}, likelihood: gaussian}",
+            "model.network={kind: nomad, width: 16, depth: 2}",
+            "training={steps: 3, distributions: 4, targets: 8, precision: fp32, workers: 0}",
+            "training.context=[1,20]",
+            "sampling={guidance: 1.0, contexts: [1, 10], samples: 20, per_context: 5, steps: 4}",
+            f"sampling.baselines=[{', '.join(METHODS)}]",
+            "judge=null",
+            "evaluation={bootstrap: 50, permutations: 19}",
+            *overrides,
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    config = lattice(tmp_path_factory.mktemp("lattice"))
+    manifest = build_shards(config)
+    checkpoint = train(config, manifest, fit_embedding(config, manifest))
+    samples = sample(config, manifest, checkpoint)
+    yield Run(config, manifest, samples, evaluate(config, manifest, samples))
+    # accelerate keeps the precision of a process's first run
+    AcceleratorState._reset_state()
+
+
+def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:
+    summary = run.report.summary
+    assert sorted(summary["baselines"]) == sorted(METHODS)
+    resample = summary["baselines"]["resample"]["unseen"]
+    assert resample["copying_by_k"] == {"1": 1.0, "10": 1.0, "all": 1.0}
+    assert resample["mmd"] < summary["unseen"]["mmd"]
+    assert summary["baselines"]["pooled"]["seen"]["distributions"] == 5
+    text = run.report.table.split("\n\n")[-1]
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["operator", *METHODS]
+
+
+def test_baselines_change_no_figure_of_the_operator(run: Run) -> None:
+    own = {key: s for key, s in run.samples.shards.items() if "-" not in key.split("/")[1]}
+    assert 0 < len(own) < len(run.samples.shards)
+    scorer = Scorer(run.config, run.manifest, replace(run.samples, shards=own), None)
+    alone = {(s.name, s.k): (s.mmds, s.p_value, s.copying) for s in scorer.share()}
+    together = Scorer(run.config, run.manifest, run.samples, None).share()
+    operator = [s for s in together if s.method == "operator"]
+    assert {(s.name, s.k): (s.mmds, s.p_value, s.copying) for s in operator} == alone
+
+
+def test_without_bandwidths_they_are_about_the_median(run: Run) -> None:
+    summary = run.report.summary
+    widths = [float(width) for width in summary["seen"]["mmd_by_bandwidth"]]
+    ratios = sorted(width / summary["mmd_bandwidth"] for width in widths)
+    assert ratios == pytest.approx([0.25, 0.5, 1, 2], rel=1e-4)
+    chosen = lattice(Path(run.samples.path).parents[1], "evaluation.bandwidths=[0.5, 2]")
+    scores = Scorer(chosen, run.manifest, run.samples, None).share()
+    assert [list(s.mmds) for s in scores] == [[0.5, 2.0]] * len(scores)
+
+
+def test_the_error_of_the_score_is_in_the_summary_the_table_and_the_page(run: Run) -> None:
+    error = json.loads((run.report.path.parent / "summary.json").read_text())["score_error"]
+    assert error["levels"] == [0.1, 0.2, 0.4, 0.8, 1.6]
+    for split in ("seen", "unseen"):
+        assert len(error[split]) == 5
+        assert np.mean(error[split]) == pytest.approx(error[f"{split}_mean"])
+        assert 0 < error[f"{split}_mean"] < 2  # hardly trained
+    assert "error of the score" in run.report.table
+    assert "Error of the score by noise level" in run.report.path.read_text()
+
+
+def test_ranks_share_the_laws_and_their_sum_is_the_whole(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(collectives, "world", lambda rank=rank: World(rank=rank, size=3))
+        parts.append(score_error(run.config, run.manifest, run.samples))
+    whole = run.report.summary["score_error"]
+    for split in ("seen", "unseen"):
+        summed = np.sum([part[split] for part in parts if part], axis=0)
+        np.testing.assert_allclose(summed, whole[split], rtol=1e-12)
+
+
+def test_where_no_density_is_known_or_none_is_asked_for_there_is_no_error(run: Run) -> None:
+    root = Path(run.samples.path).parents[1]
+    for override in (
+        "evaluation.score_levels=[]",
+        "shards.source={kind: folder, path: elsewhere}",
+        "model.autoencoder={kind: mlp}",
+    ):
+        assert score_error(lattice(root, override), run.manifest, run.samples) is None
+
+
+def test_a_level_beyond_the_schedule_is_told(run: Run) -> None:
+    config = lattice(Path(run.samples.path).parents[1], "evaluation.score_levels=[1.0, 1000.0]")
+    with pytest.raises(ConfigError, match=r"score_levels.*1000 cells, reached at t = 1\.12"):
+        score_error(config, run.manifest, run.samples)
+
+
+def test_a_stopped_comparison_of_scores_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preemption, "requested", lambda: True)
+    with pytest.raises(Preempted):
+        score_error(run.config, run.manifest, run.samples)
+
+
+def test_a_card_sets_the_operator_between_real_samples_and_baselines(run: Run) -> None:
+    page = run.report.path.read_text()
+    name = run.manifest.split("unseen")[0].name
+    card = page[page.index(f"<h3>{name}</h3>") :]
+    card = card[: card.index("</section>")]
+    captions = [part.split("<")[0] for part in card.split("<figcaption>")[1:]]
+    assert captions == ["real", "operator", "nearest", "pooled", "resample"]
+    assert card.count("MMD²") == 4
+    assert card.count("floor 0.") == 1

@@ -1,0 +1,96 @@
+"""The stage with baselines: what it leaves, that it resumes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sno_dist.errors import ArtifactError, Preempted
+from sno_dist.runtime import preemption
+from sno_dist.sampling.sample import sample
+from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.shards.build import build_shards
+from sno_dist.training.checkpoint import Checkpoint
+from tests.unit.sampling.gaussians import gaussians_config, untrained
+
+ALL = "sampling.baselines=[individual, nearest, pooled, resample, jitter]"
+TIMED = {"index.json", "COMPLETE"}
+
+
+def go(root: Path, *overrides: str) -> SampleSet:
+    config = gaussians_config(root, "sampling.individual.group=1", *overrides)
+    manifest = build_shards(config)
+    untrained(config, manifest).save_pretrained(root / "operator")
+    checkpoint = Checkpoint(path=root / "operator", step=0, digest="untrained")
+    return sample(config, manifest, checkpoint)
+
+
+def files(samples: SampleSet) -> dict[str, bytes]:
+    found = [path for path in samples.path.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(samples.path).as_posix(): path.read_bytes()
+        for path in found
+        if path.name not in TIMED
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
+    return go(tmp_path_factory.mktemp("whole"), ALL)
+
+
+def test_baselines_lie_beside_the_operator_s_samples(whole: SampleSet, tmp_path: Path) -> None:
+    labels = {split: set[str]() for split in ("seen", "unseen")}
+    for key in whole.shards:
+        split, label, _ = key.split("/")
+        labels[split].add(label)
+        assert whole.samples(key).shape == (20, 2)
+    by_k = {"nearest", "resample", "jitter"}
+    whole_alone = {"all"} | {f"{method}-all" for method in (*by_k, "individual", "pooled")}
+    assert labels["seen"] == whole_alone
+    few = {f"{method}-k{k}" for method in by_k for k in (1, 10)}
+    assert labels["unseen"] == whole_alone | {"k1", "k10"} | few
+    assert len(whole.embeddings) == 4
+    assert not (whole.path / ".records").exists()
+    plain = go(tmp_path)
+    assert len(plain.shards) == 3 + 3
+    for key in plain.shards:
+        np.testing.assert_array_equal(plain.samples(key), whole.samples(key))
+
+
+# the flag is asked for after each unit, before each step of training, and at the end of a share:
+# among the operator's units, inside the second of four trainings, and among the other baselines
+@pytest.mark.parametrize("call", [2, 40, 100])
+def test_a_stopped_stage_goes_on_to_the_same_bytes(
+    whole: SampleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    asked = iter(range(10**6))
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: next(asked) >= call)
+        with pytest.raises(Preempted):
+            go(tmp_path, ALL)
+    partial = tmp_path / "run/.sampling.partial"
+    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.tar")}
+    assert kept
+    samples = go(tmp_path, ALL)
+    for path, written in kept.items():
+        assert (samples.path / path.relative_to(partial)).stat().st_mtime_ns == written
+    assert files(samples) == files(whole)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("training.objective.weight=noise", "training.objective.weight"),
+        ("training.clip=2.0", "training.clip"),
+        ("sampling.individual.steps=5", "sampling.individual.steps"),
+    ],
+)
+def test_individual_models_of_other_settings_are_refused(
+    whole: SampleSet, override: str, key: str
+) -> None:
+    root = whole.path.parents[1]
+    with pytest.raises(ArtifactError, match=key):
+        go(root, ALL, override)
