@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,8 @@ NETWORKS: list[schema.Network] = [
     schema.TokenOperator(width=32, hidden=32, blocks=2),
     schema.Nomad(kind="nomad", width=16, depth=2),
     schema.Nomad(kind="nomad", width=16, depth=1, branch="linear"),
+    schema.Nomad(kind="nomad", width=16, depth=1, branch="linear", join="product", detail=0.5),
+    schema.MixtureHead(kind="mixture", terms=5, width=16, depth=1),
     schema.ScoreNet(kind="scorenet", width=32, levels=2),
 ]
 EMBEDDINGS: list[schema.Embedding] = [
@@ -104,6 +107,18 @@ def test_micro_batches_add_up_to_the_whole() -> None:
         torch.testing.assert_close(mean, whole[name], rtol=1e-5, atol=1e-5)
     total = torch.stack([part["latent_sum"] for part in parts]).sum(0)
     torch.testing.assert_close(total, whole["latent_sum"], rtol=1e-5, atol=1e-5)
+
+
+def test_references_that_are_the_target_itself_change_nothing() -> None:
+    operator = wake(make(autoencoder=schema.IdentityAutoencoder(kind="identity")))
+    batch = make_batch(operator, targets=1)
+    # so much noise that a sample may have come from any other
+    batch = replace(batch, times=torch.full_like(batch.times, 0.99))
+    plain = operator(batch, schema.Objective(), 0.1)["score"]
+    again = replace(batch, references=batch.targets.expand(-1, 6, -1, -1, -1))
+    torch.testing.assert_close(operator(again, schema.Objective(), 0.1)["score"], plain)
+    others = replace(batch, references=batch.targets.flip(0).expand(-1, 6, -1, -1, -1))
+    assert not torch.allclose(operator(others, schema.Objective(), 0.1)["score"], plain)
 
 
 @pytest.mark.parametrize(("share", "flows"), [(0.0, False), (0.5, True), (1.0, True)])

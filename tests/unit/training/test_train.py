@@ -153,6 +153,13 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
         go(tiny(tmp_path, shards, "training.learning_rate=1e30"))
 
 
+def test_references_are_refused_where_they_would_need_encoding(
+    tmp_path: Path, shards: Path
+) -> None:
+    with pytest.raises(ConfigError, match="references are samples of data space"):
+        go(tiny(tmp_path, shards, "training.references=3"))
+
+
 def test_launcher_and_config_must_agree(
     tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
