@@ -1,13 +1,14 @@
-"""A fitted kernel mean embedding is the same bytes on one, two, three and four ranks."""
+"""On one, two, three and four ranks the fit is the same bytes, and so are the figures of MMD."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.distributed.forked import Ended, start, start_ranks
-from tests.pipeline.small import contents
+from tests.pipeline.small import contents, plain
 
 FORMS = {
     "exact": ["embedding.kernel.kind=matern"],
@@ -15,6 +16,24 @@ FORMS = {
     "random": ["embedding.form.kind=random", "embedding.form.features=64"],
     "nystrom": ["embedding.form.kind=nystrom", "embedding.form.anchors=50"],
 }
+SMALL = [
+    "embedding.form.kind=fourier",
+    "model.autoencoder.kind=identity",
+    "model.likelihood=gaussian",
+    "model.network={kind: nomad, width: 16, depth: 1}",
+    "training.steps=3",
+    "training.distributions=4",
+    "training.targets=2",
+    "training.context=[1,1]",
+    "training.workers=0",
+    "sampling.guidance=1",
+    "sampling.steps=2",
+    "sampling.samples=12",
+    "sampling.contexts=[2]",
+    "sampling.baselines=[resample]",
+    "evaluation.permutations=20",
+    "evaluation.score_levels=[0.5]",
+]
 CASES = [("exact", 2), ("exact", 3), ("exact", 4), ("fourier", 2), ("fourier", 3), ("fourier", 4)]
 CASES += [("random", 3), ("nystrom", 3)]
 
@@ -28,7 +47,7 @@ def words(root: Path, command: str, run: str, *overrides: str) -> list[str]:
         "shards.source.seen=30",
         "shards.source.unseen=2",
         "shards.source.model=700",
-        "shards.source.reference=4",
+        "shards.source.reference=12",
         "embedding.kind=kme",
         # so many samples in all that the Gram matrix has several tiles
         "embedding.samples=null",
@@ -61,3 +80,19 @@ def test_the_fit_is_the_same_bytes_in_every_world(root: Path, form: str, size: i
     alone = fit(root, form, 1)
     assert {"fitted.safetensors", "report.json"} <= alone.keys()
     assert fit(root, form, size) == alone
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_figures_are_the_same_to_the_last_digit_in_every_world(root: Path, size: int) -> None:
+    if not (root / "alone").exists():
+        ended = start(root / "streams", *words(root, "run", "alone", *SMALL)).end()
+        assert ended.code == 0, ended.err
+    run = f"figures-{size}"
+    shutil.copytree(root / "alone", root / run, ignore=lambda *_: {"evaluation"})
+    ranks = start_ranks(size, root / "streams", *words(root, "evaluate", run, *SMALL))
+    ended = [rank.end() for rank in ranks]
+    assert [rank.code for rank in ended] == [0] * size, ended[0].err
+    own, alone = (plain(root / name / "evaluation/summary.json") for name in (run, "alone"))
+    assert own == alone
+    assert {"mmd", "mmd_by_bandwidth", "mmd_rejected"} <= alone["unseen"].keys()
+    assert alone["score_error"]["unseen_mean"] > 0
