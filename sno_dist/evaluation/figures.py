@@ -13,12 +13,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sno_dist.evaluation.canvas import COLOURS, INK, STYLE, blank, canvas, svg
+from sno_dist.evaluation.training_log import LearningCurve
 
 __all__ = [
     "accuracy_bars",
     "accuracy_by_k",
     "curves",
     "embedding_map",
+    "learning_curve",
     "score_errors",
     "spectrum",
 ]
@@ -146,6 +148,28 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str
         for index, (name, (steps, values)) in enumerate(kept.items(), start=1):
             _curve(figure.add_subplot(rows, columns, index), name, steps, values)
         return svg(figure, "Training curves")
+
+
+def learning_curve(learning: LearningCurve) -> str:
+    """Accuracy of a few generated samples against updates, and against the time that they took."""
+    names = {"seen": "seen", "unseen": "unseen", "unseen_one": "unseen, K = 1"}
+    with mpl.rc_context(STYLE):
+        figure = blank(5.6, 3.0)
+        for place, (title, x) in enumerate(
+            (("updates", learning.steps), ("minutes", learning.minutes)), start=1
+        ):
+            axes = figure.add_subplot(1, 2, place)
+            for name, values in learning.accuracies.items():
+                split, _, one = name.partition("_")
+                dash = "--" if one else "-"
+                share = 100 * np.asarray(values)
+                axes.plot(x, share, color=COLOURS[split], linestyle=dash, label=names[name])
+            axes.set(xlabel=title, ylim=(0, 101))
+            axes.locator_params(axis="x", nbins=4)
+            if place == 1:
+                axes.set_ylabel("accuracy, %")
+                axes.legend(loc="lower right")
+        return svg(figure, "Accuracy while training")
 
 
 def score_errors(error: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from sno_dist.evaluation.cards import WHOLE, Cards
 from sno_dist.evaluation.conditions import Condition
 from sno_dist.evaluation.report import Embeddings, ReportPage
 from sno_dist.evaluation.score import DistributionScores
+from sno_dist.evaluation.training_log import read_log
 from sno_dist.runtime.provenance import describe
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Manifest
@@ -40,6 +41,7 @@ def compose(
         scores: Of every distribution, K and method.
         summary: The content of summary.json.
     """
+    log = read_log(run_folder(config))
     known = {(s.name, Condition(method=s.method, k=s.k)): s for s in scores}
     splits = {split: manifest.split(split) for split in ("seen", "unseen")}
     shown = [*splits["unseen"][:GALLERIES], *splits["seen"][: GALLERIES // 5]]
@@ -59,7 +61,8 @@ def compose(
             if full
         },
         embeddings=_map(manifest, samples),
-        curves=_curves(run_folder(config)),
+        curves=log.losses,
+        learning=log.learning,
         spectrum=_spectrum(run_folder(config)),
         config=dump(config),
         provenance=describe({"shards": manifest.digest, "samples": samples.digest}),
@@ -75,23 +78,6 @@ def _map(manifest: Manifest, samples: SampleSet) -> Embeddings | None:
         names=[entry.name for entry in known],
         splits=[entry.split for entry in known],
     )
-
-
-def _curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """The losses that training logged; where a resumed run wrote a step twice, the last counts."""
-    log = run / "logs" / "rank-00000.jsonl"
-    if not log.is_file():
-        return {}
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    curves: dict[str, dict[float, float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name.startswith("loss/"):
-                curves.setdefault(name.removeprefix("loss/"), {})[row["step"]] = value
-    return {
-        name: ([float(step) for step in sorted(values)], [values[step] for step in sorted(values)])
-        for name, values in curves.items()
-    }
 
 
 def _spectrum(run: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from sno_dist.evaluation.comparison import comparison
 from sno_dist.evaluation.gallery import Gallery, card
 from sno_dist.evaluation.notation import percent
 from sno_dist.evaluation.summary import SPLITS
+from sno_dist.evaluation.training_log import LearningCurve
 
 __all__ = ["Embeddings", "ReportPage", "render"]
 
@@ -53,6 +54,7 @@ class ReportPage:
         accuracies: Split -> distribution -> accuracy; empty without a classifier.
         embeddings: The map; none: not shown.
         curves: Name -> (steps, values) of training scalars.
+        learning: Accuracy while training went on; none: not shown.
         spectrum: "eigenvalues", "components" and "noise" of a kernel embedding; none: not shown.
         config: The run's configuration as YAML.
         provenance: What made this, by name: command, commit, versions, world.
@@ -64,6 +66,7 @@ class ReportPage:
     accuracies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     embeddings: Embeddings | None = None
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    learning: LearningCurve | None = None
     spectrum: Mapping[str, Any] | None = None
     config: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -135,6 +138,8 @@ def _rare(page: ReportPage) -> dict[str, str]:
     charts = {}
     if error := page.summary.get("score_error"):
         charts["Error of the score by noise level"] = figures.score_errors(error)
+    if page.learning:
+        charts["Accuracy while training"] = figures.learning_curve(page.learning)
     if fit := page.spectrum:
         charts["Spectrum of the embedding"] = figures.spectrum(
             fit["eigenvalues"], fit["components"], fit["noise"]

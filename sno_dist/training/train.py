@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sno_dist.config.load import dump, flatten, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.embedding.table import EmbeddingTable
 from sno_dist.errors import ConfigError, Preempted, RunError
+from sno_dist.judge.find import find_judge
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import TRAINING
@@ -35,12 +37,13 @@ from sno_dist.training.ema import Ema
 from sno_dist.training.loader import StepBatches, batches
 from sno_dist.training.optim import build_optimizer, learning_rates
 from sno_dist.training.pictures import show_embeddings, show_images
+from sno_dist.training.probe import Probe
 from sno_dist.training.step import StepOutcome, Stepper, is_rank_agreed
 
 __all__ = ["train"]
 
 LOCK = ".lock"
-CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every")
+CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every", "probe")
 """Settings that change how training runs, not what it computes; they may differ on resuming."""
 
 
@@ -97,6 +100,7 @@ class _Training:
         self._operator.to(accelerator.device)
         self._ema = Ema(self._operator, config.training.ema)
         self._bare = build_optimizer(self._operator, config.training)
+        self._probe = self._make_probe()
 
     def run(self, found: Checkpoint | None) -> None:
         """From a checkpoint, or from the start, to the last step."""
@@ -147,8 +151,13 @@ class _Training:
                     got=f"step {done} saved",
                     fix="run the same command to go on",
                 )
-            if done % training.picture_every == 0 and collectives.world().is_main:
+            if not collectives.world().is_main:
+                continue
+            if done % training.picture_every == 0:
                 self._show(tracker, done)
+            if self._probe is not None and done % training.probe.every == 0:
+                with self._averaged():
+                    tracker.scalars(self._probe(self._operator), done)
 
     def _save(self, step: int) -> None:
         if not is_rank_agreed(self._operator):
@@ -166,12 +175,28 @@ class _Training:
         )
 
     def _show(self, tracker: Tracker, step: int, *, embeddings: bool = False) -> None:
-        reader = Reader(self._manifest, verify=False, cache=self._config.shards.cache)
-        self._operator.eval()
-        with self._ema.applied(self._operator), self._accelerator.autocast():
+        reader = self._reader()
+        with self._averaged():
             show_images(self._operator, self._manifest, reader, tracker, step)
             if embeddings:
                 show_embeddings(self._operator, self._manifest, reader, tracker)
+
+    def _make_probe(self) -> Probe | None:
+        """The learning curve's probe; its judge may have to be trained first. **Collective.**"""
+        if not self._config.training.probe.every:
+            return None
+        judge = find_judge(self._config, self._manifest)
+        return judge and Probe(self._config, self._manifest, self._reader(), judge)
+
+    def _reader(self) -> Reader:
+        return Reader(self._manifest, verify=False, cache=self._config.shards.cache)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The operator as it will be used: with averaged weights, in evaluation mode."""
+        self._operator.eval()
+        with self._ema.applied(self._operator), self._accelerator.autocast():
+            yield
         self._operator.train()
 
 
@@ -228,7 +253,11 @@ def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[s
     inputs["embedding.digest"] = table.digest
     for section in ("embedding", "model", "training"):
         inputs |= flatten(getattr(config, section), section)
-    return {k: v for k, v in inputs.items() if k.removeprefix("training.") not in CADENCE}
+    return {k: v for k, v in inputs.items() if not _is_cadence(k)}
+
+
+def _is_cadence(key: str) -> bool:
+    return key.removeprefix("training.").partition(".")[0] in CADENCE
 
 
 def _check(config: Config) -> None:

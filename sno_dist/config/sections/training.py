@@ -31,6 +31,17 @@ class Objective(Section):
     )
 
 
+class Probe(Section):
+    """The learning curve: accuracy of a few generated samples while training goes on."""
+
+    every: Natural = Field(default=0, description="steps between two visits; 0: none")
+    distributions: PositiveInt = Field(default=10, description="of each split")
+    samples: PositiveInt = Field(default=20, description="per distribution")
+    guidance: PositiveFloat = Field(
+        default=1.25, description="fixed, since the weight is chosen after training"
+    )
+
+
 class Training(Section):
     """The optimisation. All numerics live here, none in the launcher."""
 
@@ -64,4 +75,5 @@ class Training(Section):
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
     log_every: PositiveInt = 20
     picture_every: PositiveInt = 1000
+    probe: Probe = Probe()
     objective: Objective = Objective()

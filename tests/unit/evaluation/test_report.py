@@ -20,6 +20,7 @@ from sno_dist.evaluation.reference import Comparison, reference
 from sno_dist.evaluation.report import Embeddings, ReportPage, render
 from sno_dist.evaluation.score import Contexts, score_distribution
 from sno_dist.evaluation.summary import summarise
+from sno_dist.evaluation.training_log import LearningCurve
 from sno_dist.sampling.plan import Method
 
 RNG = np.random.default_rng(0)
@@ -103,6 +104,11 @@ def full_page() -> ReportPage:
             points=RNG.normal(size=(6, 4)), names=[*"abcde", "<i>"], splits=["seen"] * 6
         ),
         curves={"loss": ([1, 2, 3], [3.0, float("nan"), 0.1]), "one": ([1], [1.0])},
+        learning=LearningCurve(
+            steps=[10, 20],
+            minutes=[0.5, 1.5],
+            accuracies={"seen": [0.1, 0.6], "unseen": [0.1, 0.5], "unseen_one": [0.0, 0.2]},
+        ),
         spectrum={"eigenvalues": [1.0, 0.1, 1e-3, 1e-9], "components": 2, "noise": 1e-2},
         config="name: <script>alert(1)</script>",
         provenance={"commit": "abc & def"},
@@ -129,7 +135,7 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
     assert [link[:30] for link in links.loads if not link.startswith(("data:", "#"))] == []
     assert "script" not in links.tags
     assert not re.search(r"@import|url\((?!#)", html)
-    assert links.tags.count("svg") == 6
+    assert links.tags.count("svg") == 7
 
 
 def test_the_page_holds_every_figure_and_escapes_every_name() -> None:

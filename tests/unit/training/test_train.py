@@ -16,6 +16,7 @@ from sno_dist import ScoreNeuralOperator
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
+from sno_dist.evaluation.training_log import read_log
 from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
@@ -170,3 +171,20 @@ def test_launcher_and_config_must_agree(
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
             go(tiny(tmp_path, shards, "training.precision=fp16"))
+
+
+def test_a_probe_tells_accuracies_and_changes_nothing(tmp_path: Path, shards: Path) -> None:
+    plain = go(tiny(tmp_path / "plain", shards))
+    AcceleratorState._reset_state()
+    probe = "training.probe={every: 4, distributions: 2, samples: 3}"
+    settings = (probe, "judge.width=4", "judge.epochs=1", "sampling.steps=2")
+    probed = go(tiny(tmp_path / "probed", shards, *settings))
+    for name, tensor in weights(plain).items():
+        assert torch.equal(tensor, weights(probed)[name])
+    learning = read_log(tmp_path / "probed/run").learning
+    assert learning is not None
+    assert learning.steps == [4, 8]
+    assert learning.minutes[1] > learning.minutes[0] > 0
+    assert learning.accuracies.keys() == {"seen", "unseen", "unseen_one"}
+    assert all(6 * share % 1 == pytest.approx(0, abs=1e-9) for share in learning.accuracies["seen"])
+    assert read_log(tmp_path / "plain/run").learning is None
