@@ -38,6 +38,8 @@ bench: $(READY)  ## run the benchmarks one after the other; results go to benchm
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name \
 			--out benchmarks/results/$$name.json || exit 1; \
 	done
+	@# on all cores, as what it is compared with; pip install -e '.[bench]' adds KeOps
+	$(BIN)/python -m benchmarks.gram --out benchmarks/results/gram.json
 
 clean:  ## remove caches and build outputs; runs, shards and .venv stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache

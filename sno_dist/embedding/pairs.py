@@ -30,7 +30,7 @@ def pair_sums(
 ) -> Tensor:
     """Sums of the kernel over all pairs between the sets of two panels.
 
-    At most `BLOCK` values are held, or one row of them; each row is summed by itself, so the
+    `BLOCK` values are held at a time, or D rows of them; each row is summed by itself, so the
     result does not depend on the block but by the rounding of the matrix product.
 
     Args:
@@ -44,7 +44,8 @@ def pair_sums(
         (G, H) float64.
     """
     right, lengths = kernel.right(y), list(y_lengths)
-    lines = max(1, min(LINES, BLOCK // max(1, len(y))))
+    # As many rows at least as samples have entries, or the matrix product waits for memory.
+    lines = max(1, min(LINES, max(BLOCK // max(1, len(y)), x.shape[1])))
     sums = [
         torch.stack(
             [part.sum(1) for part in kernel.values(kernel.left(rows), right).split(lengths, 1)], 1

@@ -84,17 +84,13 @@ def evenly(sets: SampleSets, count: int) -> Tensor:
 
     Where there are more distributions than samples, every few of them give one each.
     """
-    picked = torch.linspace(0, len(sets) - 1, min(count, len(sets)), dtype=torch.float64)
-    chosen = set(picked.round().long().tolist())
-    each = min(max(1, count // len(sets)), *sets.lengths, sets.lengths[0])
-
-    phase = "gathering samples"
-    found = torch.zeros(len(sets), each * sets.dims, dtype=torch.float64)
-    for item in collectives.world().deal(len(sets)):
-        if item in chosen:
-            found[item] = sets.take(item, each).flatten().cpu()
-    found = collectives.sum_over_ranks(found, phase)
-    return found[sorted(chosen)].reshape(-1, sets.dims)
+    places = torch.linspace(0, len(sets) - 1, min(count, len(sets)), dtype=torch.float64)
+    chosen = sorted(set(places.round().long().tolist()))
+    each = min(max(1, count // len(sets)), *sets.lengths)
+    found = torch.zeros(len(chosen), each * sets.dims, dtype=torch.float64)
+    for row in collectives.world().deal(len(chosen)):
+        found[row] = sets.take(chosen[row], each).flatten().cpu()
+    return collectives.sum_over_ranks(found, "gathering samples").reshape(-1, sets.dims)
 
 
 def _over_sets(

@@ -50,23 +50,26 @@ def within(rows: NDArray[np.float64], kernel: Kernel) -> float:
 
 
 def floor(real: NDArray[Any], kernel: Kernel, size: int) -> float:
-    """What a perfect model scores by chance: |MMD^2| between the two sets of `part`.
+    """What a perfect model scores by chance when `size` of its samples meet all m real ones.
 
-    The magnitude is taken because the unbiased estimate of equal distributions has either sign.
+    Equation: |MMD^2(a, b)| (1/size + 1/m) / (1/n_a + 1/n_b), a and b the two sets of `part`:
+    between sets of one distribution the unbiased estimate spreads as the sum of one over their
+    sizes. The magnitude is taken because it has either sign.
 
     Raises:
         DataError: If there are fewer than four samples, or a value is not finite.
     """
-    return abs(unbiased(*part(as_rows(real, "real samples", 4), size), kernel))
+    rows = as_rows(real, "real samples", 4)
+    first, second = part(rows, size)
+    chance = (1 / size + 1 / len(rows)) / (1 / len(first) + 1 / len(second))
+    return abs(unbiased(first, second, kernel)) * chance
 
 
 def part(rows: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Real samples as two sets, which differ by chance as generated and real ones would.
 
-    A comparison is of `size` generated samples with all m real ones. The sets are of `size` and
-    m - `size`, of half and half where `size` is more than half of m: a little more chance than in
-    the comparison, whose second set is not so diminished. The first is taken evenly, so an
-    ordered set is parted fairly.
+    The sets are of `size` and m - `size`, of half and half where `size` is more than half of m.
+    The first is taken evenly, so an ordered set is parted fairly.
 
     Args:
         rows: (m, d) real samples, m >= 4.
