@@ -290,7 +290,10 @@ def _peers(x: Tensor, y: Tensor, dims: int, width: int) -> dict[str, float]:
 
 
 def peak_of_tiles(folder: Path, count: int, samples: int, dims: int) -> int:
-    """The peak memory of a process of its own that computes an exact Gram matrix from shards."""
+    """The peak memory of a process of its own that computes an exact Gram matrix from shards.
+
+    It grows with neither the number of sets nor, but for the matrix itself, that of tiles.
+    """
     data = folder / "images"
     data.mkdir()
     source = np.random.default_rng(0)
@@ -306,24 +309,17 @@ def peak_of_tiles(folder: Path, count: int, samples: int, dims: int) -> int:
         "judge=null",
     ]
     build_shards(load_config(None, overrides))
-    code = f"from benchmarks.gram import tile_of_shards; tile_of_shards({overrides!r})"
+    code = f"from benchmarks.gram import gram_of_shards; gram_of_shards({overrides!r})"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
     return int(done.stdout)
 
 
-def tile_of_shards(overrides: list[str]) -> None:
-    """Compute one tile off the diagonal as `gram_matrix` does, and print the process's peak."""
+def gram_of_shards(overrides: list[str]) -> None:
+    """Compute a Gram matrix as the stage does, and print the process's peak memory."""
     manifest = open_manifest(load_config(None, overrides))
     sets = SampleSets(Reader(manifest), manifest.split("seen"), None, torch.device("cpu"))
-    first, second, *_ = panels_of(sets.lengths, sets.dims)
-    x, y = sets.panel(first), sets.panel(second)
-    pair_sums(
-        Gaussian(sets.dims**0.5 / 4),
-        x,
-        [sets.lengths[item] for item in first],
-        y,
-        [sets.lengths[item] for item in second],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        gram_matrix(sets, Gaussian(sets.dims**0.5 / 4), Path(folder))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
