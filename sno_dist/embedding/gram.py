@@ -22,8 +22,8 @@ from sno_dist.runtime.progress import Progress
 __all__ = ["Sets", "gram_matrix", "panels_of"]
 
 PHASE = "reducing the Gram matrix"
-TILE_COST = 3e10
-"""Of a tile, in units of a thirtieth of a nanosecond: about a second, which a kill can lose."""
+TILE_COST = 6e10
+"""Of a tile, in units of a thirtieth of a nanosecond: two seconds or so, which a kill can lose."""
 PASSES = 120
 """What the passes over a kernel value cost, in entries of a sample."""
 PANEL_BYTES = 64 << 20

@@ -53,8 +53,8 @@ class Kernel(ABC):
         return rows
 
     @abstractmethod
-    def values(self, left: Any, right: Any) -> Tensor:
-        """The kernel of all pairs: (n, m) float64, fresh memory."""
+    def values(self, left: Any, right: Any, out: Tensor | None = None) -> Tensor:
+        """The kernel of all pairs: (n, m) float64, in `out` where that spares fresh memory."""
 
     @abstractmethod
     def diagonal(self, rows: Tensor) -> Tensor:
@@ -104,19 +104,26 @@ class Radial(Kernel):
 
     def left(self, rows: Tensor) -> Tensor:
         """[x, |x|^2, 1], in bandwidths: (n, D + 2)."""
-        scaled = rows / self.bandwidth
-        squares = scaled.square().sum(1, keepdim=True)
-        return torch.cat([scaled, squares, torch.ones_like(squares)], 1)
+        form, squares = self._scaled(rows)
+        form[:, -2], form[:, -1] = squares, 1
+        return form
 
     def right(self, rows: Tensor) -> Tensor:
         """Slope [-2y, 1, |y|^2], in bandwidths, so that one product gives scaled squares."""
-        scaled = rows / self.bandwidth
-        squares = scaled.square().sum(1, keepdim=True)
-        return self.slope * torch.cat([-2 * scaled, torch.ones_like(squares), squares], 1)
+        form, squares = self._scaled(rows)
+        form[:, :-2] *= -2 * self.slope
+        form[:, -2], form[:, -1] = self.slope, self.slope * squares
+        return form
 
-    def values(self, left: Tensor, right: Tensor) -> Tensor:
+    def _scaled(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows in bandwidths with room for two columns, and their squared norms."""
+        form = rows.new_empty(len(rows), rows.shape[1] + 2)
+        scaled = torch.div(rows, self.bandwidth, out=form[:, :-2])
+        return form, torch.linalg.vecdot(scaled, scaled)
+
+    def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the two forms."""
-        return self.profile(left @ right.T)
+        return self.profile(torch.mm(left, right.T, out=out))
 
     def diagonal(self, rows: Tensor) -> Tensor:
         """Ones."""
@@ -211,8 +218,9 @@ class Laplace(Kernel):
         """
         _check_bandwidth(self.bandwidth)
 
-    def values(self, left: Tensor, right: Tensor) -> Tensor:
+    def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the rows themselves."""
+        del out
         return torch.cdist(left, right, p=1).mul_(-1 / self.bandwidth).exp_()
 
     def diagonal(self, rows: Tensor) -> Tensor:
@@ -232,9 +240,10 @@ class Polynomial(Kernel):
     degree: int = 2
     constant: float = 1.0
 
-    def values(self, left: Tensor, right: Tensor) -> Tensor:
+    def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the rows themselves."""
-        return (left @ right.T).div_(left.shape[1]).add_(self.constant).pow_(self.degree)
+        products = torch.mm(left, right.T, out=out)
+        return products.div_(left.shape[1]).add_(self.constant).pow_(self.degree)
 
     def diagonal(self, rows: Tensor) -> Tensor:
         """(|x|^2 / D + constant)^degree."""
@@ -261,8 +270,9 @@ class WeightedSum(Kernel):
         """Every term's."""
         return [term.right(rows) for term in self.terms]
 
-    def values(self, left: list[Any], right: list[Any]) -> Tensor:
+    def values(self, left: list[Any], right: list[Any], out: Tensor | None = None) -> Tensor:
         """(n, m) from the terms' forms."""
+        del out
         total: Tensor | None = None
         for term, weight, a, b in zip(self.terms, self.weights, left, right, strict=True):
             values = term.values(a, b).mul_(weight)

@@ -46,12 +46,11 @@ def pair_sums(
     right, lengths = kernel.right(y), list(y_lengths)
     # As many rows at least as samples have entries, or the matrix product waits for memory.
     lines = max(1, min(LINES, max(BLOCK // max(1, len(y)), x.shape[1])))
-    sums = [
-        torch.stack(
-            [part.sum(1) for part in kernel.values(kernel.left(rows), right).split(lengths, 1)], 1
-        )
-        for rows in x.split(lines)
-    ]
+    # One piece of memory for all blocks: fresh pages cost as much as the passes over them.
+    space, sums = x.new_empty(min(lines, len(x)), len(y)), []
+    for rows in x.split(lines):
+        values = kernel.values(kernel.left(rows), right, space[: len(rows)])
+        sums.append(torch.stack([part.sum(1) for part in values.split(lengths, 1)], 1))
     return torch.stack([part.sum(0) for part in torch.cat(sums).split(list(x_lengths))])
 
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sno_dist.nn.layers import mlp
+
 __all__ = ["Autoencoder", "ConvAutoencoder", "IdentityAutoencoder", "MlpAutoencoder"]
 
 
@@ -73,8 +75,8 @@ class MlpAutoencoder(Autoencoder):
         super().__init__()
         self.shape = shape
         self.layout = (1, latent)
-        self.encoder = _relu_mlp(math.prod(shape), width, depth, 2 * latent)
-        self.decoder = _relu_mlp(latent, width, depth, math.prod(shape))
+        self.encoder = mlp(math.prod(shape), width, depth, 2 * latent, nn.ReLU)
+        self.decoder = mlp(latent, width, depth, math.prod(shape), nn.ReLU)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance, (N, Z)."""
@@ -84,14 +86,6 @@ class MlpAutoencoder(Autoencoder):
     def decode(self, z: Tensor) -> Tensor:
         """(N, Z) to (N, *shape)."""
         return self.decoder(z).reshape(-1, *self.shape)
-
-
-def _relu_mlp(entries: int, width: int, depth: int, exits: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(entries, width), nn.ReLU()]
-        entries = width
-    return nn.Sequential(*layers, nn.Linear(entries, exits))
 
 
 class ConvAutoencoder(Autoencoder):

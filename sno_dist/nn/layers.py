@@ -32,11 +32,13 @@ class Fourier(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], 1)
 
 
-def mlp(entries: int, width: int, depth: int, exits: int) -> nn.Sequential:
-    """`depth` GELU layers of `width`, then a linear layer to `exits`; depth 0 is linear."""
+def mlp(
+    entries: int, width: int, depth: int, exits: int, activation: type[nn.Module] = nn.GELU
+) -> nn.Sequential:
+    """`depth` layers of `width`, then a linear layer to `exits`; depth 0 is linear."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [nn.Linear(entries, width), nn.GELU()]
+        layers += [nn.Linear(entries, width), activation()]
         entries = width
     return nn.Sequential(*layers, nn.Linear(entries, exits))
 

@@ -46,7 +46,11 @@ KillWait=5
 MinJobAge=3600
 SchedulerParameters=bf_interval=1,sched_interval=1
 {nodes}
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=usual Nodes=ALL Default=YES PriorityTier=1 GraceTime=20
+PartitionName=graceless Nodes=ALL PriorityTier=1
+PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
 FAILED = {"BOOT_FAIL", "CANCELLED", "FAILED", "TIMEOUT"}
 PATIENCE = 10
@@ -102,7 +106,7 @@ class Cluster:
         """Look at a job until Slurm says these things of it, or that it has failed."""
         end = time.monotonic() + timeout
         while not (job := self.job(number)).items() >= facts.items():
-            assert job["JobState"] not in FAILED, job
+            assert job["JobState"] not in FAILED - set(facts.values()), job
             assert time.monotonic() < end, f"not {facts} after {timeout} s: {job}"
             time.sleep(0.3)
         return job
@@ -127,7 +131,7 @@ class Cluster:
     def is_up(self) -> bool:
         """Whether all nodes wait for work."""
         states = self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split()
-        return states == ["idle"] * len(NODES)
+        return set(states) == {"idle"}
 
     def processes(self, *marks: str) -> set[int]:
         """The processes of this cluster whose environment has these variables too."""

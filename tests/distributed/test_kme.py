@@ -44,7 +44,7 @@ def words(root: Path, command: str, run: str, *overrides: str) -> list[str]:
         f"shards.path={root}/shards",
         f"run={root}/{run}",
         "shards.source.kind=gaussian_mixture",
-        "shards.source.seen=30",
+        "shards.source.seen=34",
         "shards.source.unseen=2",
         "shards.source.model=700",
         "shards.source.reference=12",

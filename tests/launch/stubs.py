@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ STUBS = {
     "scontrol": """
         case "$1 $2" in
           "show hostnames") [[ -n $3 ]] && printf "%s\\n" a7 a8 ;;
-          "show node") echo "NodeName=$3 NodeAddr=10.0.0.7 NodeHostName=$3 Port=6818" ;;
+          "show node")
+            [[ ${PRIVATE-} ]] && exit 1
+            echo "NodeName=$3 NodeAddr=10.0.0.7 NodeHostName=$3 Port=6818"
+            ;;
           "show job") echo "JobId=$3 StartTime=Unknown EndTime=${END:-Unknown} Deadline=N/A" ;;
         esac
         exit 0
@@ -35,7 +38,7 @@ STUBS = {
     "accelerate": """
         trap 'echo heard TERM; exit "${CODE_AFTER_TERM:-1}"' TERM
         if [[ ${LINGER-} ]]; then
-          touch "$CALLS/lingers"
+          touch "$CALLS/lingers.$SLURM_NODEID"
           while :; do sleep 0.05; done
         fi
         exit "${CODE:-0}"
@@ -54,14 +57,16 @@ class Checkout:
     root: Path
 
     @classmethod
-    def make(cls, root: Path) -> Checkout:
-        """Copy the scripts, and make the commands that they call."""
+    def make(cls, root: Path, stubs: Iterable[str] = STUBS) -> Checkout:
+        """Copy the scripts, and make commands that they call."""
         shutil.copytree(ROOT / "launch", root / "launch", ignore=lambda *_: {"site.env"})
         for folder in ("bin", "calls"):
             (root / folder).mkdir()
-        for name, body in STUBS.items():
+        for name in stubs:
             path = root / "bin" / name
-            path.write_text(f"#!/usr/bin/env bash\ncalls=$(ls $CALLS | wc -l)\n{RECORD}\n{body}\n")
+            path.write_text(
+                f"#!/usr/bin/env bash\ncalls=$(ls $CALLS | wc -l)\n{RECORD}\n{STUBS[name]}\n"
+            )
             path.chmod(0o755)
         return cls(root=root)
 

@@ -93,6 +93,11 @@ def test_each_node_is_told_its_place_in_one_world(checkout: Checkout) -> None:
     assert told == [{**same, "--machine_rank": rank} for rank in ("0", "1")]
 
 
+def test_a_node_whose_address_slurm_hides_is_met_by_its_name(checkout: Checkout) -> None:
+    assert checkout.run("stage.sbatch", "train", PRIVATE="yes").returncode == 0
+    assert options(checkout.calls("accelerate")[0])["--main_process_ip"] == "a7"
+
+
 @pytest.mark.parametrize(
     ("given", "ranks"),
     [
@@ -188,7 +193,7 @@ def test_a_node_that_is_asked_to_stop_hands_it_on_and_ends_with_75_unless_it_is_
 ) -> None:
     given = {"SLURM_NODEID": "0", "LINGER": "yes", "CODE_AFTER_TERM": str(after)}
     node = checkout.start("node.sh", "h", "1", "train", **given)
-    wait_for((checkout.root / "calls/lingers").exists)
+    wait_for((checkout.root / "calls/lingers.0").exists)
     node.send_signal(number)
     out, err = node.communicate(timeout=30)
     assert (node.returncode, out, err) == (code, "heard TERM\n", "")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.forked import free_port
+from tests.distributed.forked import free_port, start, wait_for
+from tests.distributed.test_training import SAVED
 from tests.launch.stubs import ROOT
+from tests.pipeline.small import small_run
 
 PROGRAM = Path(__file__).with_name("place_program.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
@@ -37,12 +41,18 @@ def test_a_machines_ranks_are_counted_by_the_file_alone(topology: str, ranks: in
     assert told == [f"rank {rank} of {ranks}" for rank in range(ranks)]
 
 
-def test_launchers_on_two_nodes_make_one_world(tmp_path: Path) -> None:
+def test_a_signal_to_one_nodes_task_alone_stops_both_nodes_at_one_saved_step(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    words = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=100000")
+    for stage in ("build-shards", "fit-embedding"):
+        assert start(tmp_path / "streams", stage, *words).end().code == 0
     place = {"SLURM_NNODES": "2", "RANKS_PER_NODE": "1"}
-    words = ["127.0.0.1", str(free_port()), "doctor", str(tmp_path)]
+    port = str(free_port())
     nodes = [
         subprocess.Popen(
-            ["bash", "launch/slurm/node.sh", *words],
+            ["bash", "launch/slurm/node.sh", "127.0.0.1", port, "train", *words],
             cwd=ROOT,
             env={**ENVIRONMENT, **place, "SLURM_NODEID": str(node)},
             stdout=subprocess.PIPE,
@@ -51,7 +61,13 @@ def test_launchers_on_two_nodes_make_one_world(tmp_path: Path) -> None:
         )
         for node in range(2)
     ]
-    (out, err), (other, _) = [node.communicate(timeout=100) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], err
-    assert "all_reduce, broadcast, gather, barrier over 2 rank(s)\n" in out
-    assert other == ""
+    try:
+        wait_for((run / "logs/rank-00000.jsonl").is_file, 90)
+    finally:
+        nodes[1].send_signal(signal.SIGUSR2)
+    errors = [node.communicate(timeout=60)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [1, 75], errors
+    saved = [dict(SAVED.findall(error)) for error in errors]
+    assert [list(told) for told in saved] == [["0"], ["1"]], errors
+    assert saved[0]["0"] == saved[1]["1"]
+    assert json.loads((run / "provenance.json").read_text())["ranks"] == 2

@@ -102,8 +102,8 @@ def test_quadrature_of_characteristic_functions_is_the_closed_form() -> None:
     # The mean features of a uniform cell are known, so that no sampling noise is in the way.
     feature_map = quadrature(2, 0.5, 1e-9)
 
-    def axis(low: float, rule: tuple[float, int]) -> torch.Tensor:
-        waves = rule[0] * torch.arange(1, rule[1] + 1, dtype=torch.float64)
+    def axis(low: float, step: float) -> torch.Tensor:
+        waves = step * torch.arange(1, feature_map.order + 1, dtype=torch.float64)
         high = low + 1
         cosines = ((waves * high).sin() - (waves * low).sin()) / waves
         sines = ((waves * low).cos() - (waves * high).cos()) / waves
@@ -111,7 +111,7 @@ def test_quadrature_of_characteristic_functions_is_the_closed_form() -> None:
 
     def mean(name: str) -> torch.Tensor:
         found = [
-            torch.outer(axis(column - 3, feature_map.rules[0]), axis(row - 3, feature_map.rules[1]))
+            torch.outer(axis(column - 3, feature_map.steps[0]), axis(row - 3, feature_map.steps[1]))
             for row, column in cells(name)
         ]
         return feature_map.weigh(torch.stack(found).mean(0).flatten())
