@@ -26,6 +26,8 @@ trap 'asked=yes; trap "" TERM USR2; kill -TERM "$launcher" 2>/dev/null' TERM USR
 
 wait "$launcher"
 code=$?
+# USR2 may end a launcher that does not handle it before this shell has heard it too.
+((code == 128 + 12)) && asked=yes
 if [[ $asked == yes ]]; then
   # The signal ended the first waiting, not the launcher.
   wait "$launcher"
