@@ -27,7 +27,11 @@ __all__ = [
     "Samples",
     "WeightedSum",
     "as_matrix",
+    "by_openblas",
 ]
+
+OPENBLAS_FROM = 256
+"""Entries of a row from which NumPy's OpenBLAS is ahead of torch's MKL, in float64 on a CPU."""
 
 Samples = Tensor | NDArray[np.generic]
 """Samples as rows, (n, ...) of any real type; axes beyond the first are flattened."""
@@ -123,7 +127,7 @@ class Radial(Kernel):
 
     def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the two forms."""
-        return self.profile(torch.mm(left, right.T, out=out))
+        return self.profile(_products(left, right, out))
 
     def diagonal(self, rows: Tensor) -> Tensor:
         """Ones."""
@@ -242,7 +246,7 @@ class Polynomial(Kernel):
 
     def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the rows themselves."""
-        products = torch.mm(left, right.T, out=out)
+        products = _products(left, right, out)
         return products.div_(left.shape[1]).add_(self.constant).pow_(self.degree)
 
     def diagonal(self, rows: Tensor) -> Tensor:
@@ -291,6 +295,20 @@ def as_matrix(x: Samples) -> Tensor:
     # Arrays are copied: they may be read-only, which torch cannot express.
     whole = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float64))
     return whole.to(torch.float64).reshape(len(x), -1)
+
+
+def by_openblas(rows: Tensor) -> bool:
+    """Whether such rows are multiplied by NumPy: then torch's threads had better stand aside."""
+    return rows.device.type == "cpu" and rows.shape[1] >= OPENBLAS_FROM
+
+
+def _products(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
+    """All inner products, (n, m)."""
+    if not by_openblas(left):
+        return torch.mm(left, right.T, out=out)
+    space = left.new_empty(len(left), len(right)) if out is None else out
+    np.dot(left.numpy(), right.numpy().T, out=space.numpy())
+    return space
 
 
 def _check_bandwidth(bandwidth: float) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sno_dist.embedding.kernels import Kernel, Samples, as_matrix
+from sno_dist.embedding.kernels import Kernel, Samples, as_matrix, by_openblas
 from sno_dist.errors import DataError
 
 __all__ = ["kernel_mean", "median_bandwidth", "pair_sums", "squared_distances"]
@@ -48,10 +49,25 @@ def pair_sums(
     lines = max(1, min(LINES, max(BLOCK // max(1, len(y)), x.shape[1])))
     # One piece of memory for all blocks: fresh pages cost as much as the passes over them.
     space, sums = x.new_empty(min(lines, len(x)), len(y)), []
-    for rows in x.split(lines):
-        values = kernel.values(kernel.left(rows), right, space[: len(rows)])
-        sums.append(torch.stack([part.sum(1) for part in values.split(lengths, 1)], 1))
+    with _one_pool(by_openblas(x)):
+        for rows in x.split(lines):
+            values = kernel.values(kernel.left(rows), right, space[: len(rows)])
+            sums.append(torch.stack([part.sum(1) for part in values.split(lengths, 1)], 1))
     return torch.stack([part.sum(0) for part in torch.cat(sums).split(list(x_lengths))])
+
+
+@contextmanager
+def _one_pool(active: bool) -> Iterator[None]:
+    """Torch on one thread: two pools that take turns wait for each other's idling threads."""
+    threads = torch.get_num_threads()
+    if not active or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def kernel_mean(x: Samples, y: Samples, kernel: Kernel) -> float:
