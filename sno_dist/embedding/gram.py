@@ -15,13 +15,12 @@ from torch import Tensor
 
 from sno_dist.embedding.kernels import Kernel
 from sno_dist.embedding.pairs import pair_sums
-from sno_dist.errors import Preempted
-from sno_dist.runtime import collectives, preemption
-from sno_dist.runtime.progress import Progress
+from sno_dist.runtime import collectives
+from sno_dist.runtime.share import share_of
 
 __all__ = ["Sets", "gram_matrix", "panels_of"]
 
-PHASE = "reducing the Gram matrix"
+PHASE = "making the Gram matrix"
 TILE_COST = 6e10
 """Of a tile, in units of a thirtieth of a nanosecond: two seconds or so, which a kill can lose."""
 PASSES = 120
@@ -74,17 +73,10 @@ def gram_matrix(sets: Sets, kernel: Kernel, folder: Path) -> Tensor:
     tiles = list(combinations_with_replacement(panels, 2))
     gram = torch.zeros(len(sets.lengths), len(sets.lengths), dtype=torch.float64)
     todo = _recall(gram, tiles, folder)
-    mine = [todo[index] for index in collectives.world().deal(len(todo))]
-    with Progress(len(mine), "Gram matrix, tiles") as progress:
-        for rows, columns in mine:
-            if preemption.requested():
-                break
-            values = _tile(sets, kernel, rows, columns)
-            _keep(_file(folder, rows, columns), values)
-            gram[_place(rows, columns)] = values
-            progress.advance()
-    if collectives.any_rank(preemption.requested(), PHASE):
-        raise Preempted("asked to stop in the Gram matrix", fix="run the same command to go on")
+    for rows, columns in share_of(todo, PHASE):
+        values = _tile(sets, kernel, rows, columns)
+        _keep(_file(folder, rows, columns), values)
+        gram[_place(rows, columns)] = values
     gram = collectives.sum_over_ranks(gram, PHASE)
     return torch.triu(gram) + torch.triu(gram, 1).T
 

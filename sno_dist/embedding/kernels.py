@@ -71,8 +71,8 @@ class Kernel(ABC):
 
 
 @dataclass(frozen=True)
-class Radial(Kernel):
-    """A kernel k(x, y) = profile(slope |x - y|^2 / bandwidth^2), with k(x, x) = 1.
+class Scaled(Kernel):
+    """A kernel of the distance in bandwidths, with k(x, x) = 1.
 
     Args:
         bandwidth: Length scale in the units of the samples, finite and above 0.
@@ -86,7 +86,17 @@ class Radial(Kernel):
         Raises:
             ValueError: If the bandwidth is not a finite positive number.
         """
-        _check_bandwidth(self.bandwidth)
+        if not (self.bandwidth > 0 and math.isfinite(self.bandwidth)):
+            raise ValueError(f"the bandwidth must be finite and above 0, got {self.bandwidth}")
+
+    def diagonal(self, rows: Tensor) -> Tensor:
+        """Ones."""
+        return rows.new_ones(len(rows))
+
+
+@dataclass(frozen=True)
+class Radial(Scaled):
+    """A kernel k(x, y) = profile(slope |x - y|^2 / bandwidth^2)."""
 
     @property
     @abstractmethod
@@ -128,10 +138,6 @@ class Radial(Kernel):
     def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the two forms."""
         return self.profile(_products(left, right, out))
-
-    def diagonal(self, rows: Tensor) -> Tensor:
-        """Ones."""
-        return rows.new_ones(len(rows))
 
 
 class Gaussian(Radial):
@@ -204,32 +210,13 @@ class RationalQuadratic(Radial):
         return np.sqrt(generator.gamma(self.alpha, size=count) / self.alpha) / self.bandwidth
 
 
-@dataclass(frozen=True)
-class Laplace(Kernel):
-    """Equation: exp(-|x - y|_1 / bandwidth).
-
-    Args:
-        bandwidth: Length scale in the units of the samples, finite and above 0.
-    """
-
-    bandwidth: float
-
-    def __post_init__(self) -> None:
-        """Refuse a length scale that is none.
-
-        Raises:
-            ValueError: If the bandwidth is not a finite positive number.
-        """
-        _check_bandwidth(self.bandwidth)
+class Laplace(Scaled):
+    """Equation: exp(-|x - y|_1 / bandwidth)."""
 
     def values(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(n, m) from the rows themselves."""
         del out
         return torch.cdist(left, right, p=1).mul_(-1 / self.bandwidth).exp_()
-
-    def diagonal(self, rows: Tensor) -> Tensor:
-        """Ones."""
-        return rows.new_ones(len(rows))
 
 
 @dataclass(frozen=True)
@@ -309,8 +296,3 @@ def _products(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
     space = left.new_empty(len(left), len(right)) if out is None else out
     np.dot(left.numpy(), right.numpy().T, out=space.numpy())
     return space
-
-
-def _check_bandwidth(bandwidth: float) -> None:
-    if not (bandwidth > 0 and math.isfinite(bandwidth)):
-        raise ValueError(f"the bandwidth must be finite and above 0, got {bandwidth}")

@@ -6,7 +6,7 @@ of ranks. Only sums of features cross ranks, never samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from sno_dist.embedding.features import Sums
 from sno_dist.embedding.kernels import Kernel
 from sno_dist.embedding.pairs import median_bandwidth
 from sno_dist.embedding.sets import SampleSets
-from sno_dist.errors import Preempted
-from sno_dist.runtime import collectives, preemption
-from sno_dist.runtime.progress import Progress
+from sno_dist.runtime import collectives
+from sno_dist.runtime.share import share_of
 
 __all__ = ["evenly", "extent", "feature_sums", "median_distance", "self_similarity"]
 
@@ -98,19 +97,6 @@ def _over_sets(
 ) -> Tensor:
     """What `measure` says of each set's (n, D) samples, (N, entries), on every rank."""
     found = torch.zeros(len(sets), entries, dtype=torch.float64)
-    for item in _mine(len(sets), phase):
+    for item in share_of(range(len(sets)), phase):
         found[item] = measure(sets.take(item)).cpu()
-    if collectives.any_rank(preemption.requested(), phase):
-        raise Preempted(f"asked to stop while {phase}", fix="run the same command to go on")
     return collectives.sum_over_ranks(found, phase)
-
-
-def _mine(count: int, phase: str) -> Iterator[int]:
-    """This rank's share of `range(count)`, with a progress bar, until the run is to stop."""
-    share = collectives.world().deal(count)
-    with Progress(len(share), phase) as progress:
-        for item in share:
-            if preemption.requested():
-                return
-            yield item
-            progress.advance()

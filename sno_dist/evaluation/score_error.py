@@ -18,12 +18,12 @@ from sno_dist.config.schema import Config, GaussianMixture, IdentityAutoencoder
 from sno_dist.diffusion.schedule import Schedule
 from sno_dist.diffusion.solvers import ScoreAt
 from sno_dist.diffusion.uniform import UniformMixture
-from sno_dist.errors import ConfigError, Preempted
+from sno_dist.errors import ConfigError
 from sno_dist.model.operator import ScoreNeuralOperator
-from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device
-from sno_dist.runtime.progress import Progress
 from sno_dist.runtime.rng import generator
+from sno_dist.runtime.share import share_of
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Manifest, SplitName
 from sno_dist.shards.sources.gaussian_mixture import lower_corners
@@ -143,15 +143,8 @@ class _Comparer:
     def errors(self, names: Sequence[str]) -> Tensor:
         """(len(names), levels) float64 on every rank."""
         errors = torch.zeros(len(names), len(self._levels), dtype=torch.float64)
-        mine = collectives.world().deal(len(names))
-        with Progress(len(mine), PHASE) as progress:
-            for index in mine:
-                errors[index] = torch.tensor(self._row(names[index]))
-                progress.advance()
-                if preemption.requested():
-                    break
-        if collectives.any_rank(preemption.requested(), PHASE):
-            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
+        for index in share_of(range(len(names)), PHASE):
+            errors[index] = torch.tensor(self._row(names[index]))
         return collectives.sum_over_ranks(errors, PHASE)
 
     @torch.no_grad()

@@ -8,13 +8,12 @@ import numpy as np
 
 from sno_dist.config.schema import Config
 from sno_dist.embedding.pairs import median_bandwidth
-from sno_dist.errors import DataError, Preempted
+from sno_dist.errors import DataError
 from sno_dist.evaluation.conditions import Condition, conditions
 from sno_dist.evaluation.reference import Comparison, Reference, reference
 from sno_dist.evaluation.score import Contexts, DistributionScores, score_distribution
 from sno_dist.judge.classifier import Classifier
-from sno_dist.runtime import collectives, preemption
-from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.share import share_of
 from sno_dist.sampling.plan import context_of, groups_of
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Entry, Manifest
@@ -60,17 +59,9 @@ class Scorer:
 
         **Collective** at the end.
         """
-        entries = self._manifest.entries
-        mine = collectives.world().deal(len(entries))
-        scores = []
-        with Progress(len(mine), "evaluating") as progress:
-            for index in mine:
-                scores += self._score(index, entries[index])
-                progress.advance()
-                if preemption.requested():
-                    break
-        if collectives.any_rank(preemption.requested(), "evaluating"):
-            raise Preempted("asked to stop while evaluating", fix="run the same command to go on")
+        entries, scores = self._manifest.entries, []
+        for index in share_of(range(len(entries)), "evaluating"):
+            scores += self._score(index, entries[index])
         return scores
 
     def _score(self, index: int, entry: Entry) -> list[DistributionScores]:

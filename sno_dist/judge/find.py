@@ -9,9 +9,10 @@ import numpy as np
 from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.config.schema import Judge as Settings
+from sno_dist.errors import Preempted
 from sno_dist.judge.classifier import Classifier, load_classifier
 from sno_dist.judge.train import train_classifier
-from sno_dist.runtime import collectives
+from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.artifact import reuse, writing
 from sno_dist.runtime.progress import Progress
@@ -21,6 +22,7 @@ from sno_dist.shards.reader import Reader
 __all__ = ["find_judge"]
 
 KIND = "judge"
+PHASE = "training the judge"
 
 
 def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
@@ -28,6 +30,9 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
 
     Rank 0 trains while the others wait: the network is small, and so its weights do not depend on
     the number of ranks.
+
+    Raises:
+        Preempted: If the run was asked to stop; the judge's training then begins anew.
 
     **Collective.**
     """
@@ -40,24 +45,42 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     inputs |= flatten(settings.model_copy(update={"path": None}), "judge")
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
-            if collectives.world().is_main:
-                _train(config, manifest, settings).save(target)
+            main = collectives.world().is_main
+            judge = _train(config, manifest, settings) if main else None
+            if collectives.any_rank(main and judge is None, PHASE):
+                raise Preempted(f"asked to stop while {PHASE}", fix="run the same command again")
+            if judge is not None:
+                judge.save(target)
     return load_classifier(folder, device())
 
 
-def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier:
+def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier | None:
+    """The judge; None if the run was asked to stop."""
     reader = Reader(manifest, cache=config.shards.cache)
     parts = [reader.all(entry, "judge") for entry in manifest.entries]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)
     steps = settings.epochs * max(1, len(images) // settings.batch)
-    with Progress(steps, "training the judge") as progress:
-        return train_classifier(
-            images.astype(np.uint8, copy=False),
-            labels,
-            settings,
-            seed=settings.seed,
-            classes=len(parts),
-            progress=lambda _step, _total, loss: progress.advance(note=f"loss {loss:.3f}"),
-            device=device(),
-        )
+    with Progress(steps, PHASE) as progress:
+
+        def told(_step: int, _total: int, loss: float) -> None:
+            progress.advance(note=f"loss {loss:.3f}")
+            if preemption.requested():
+                raise _Stopped
+
+        try:
+            return train_classifier(
+                images.astype(np.uint8, copy=False),
+                labels,
+                settings,
+                seed=settings.seed,
+                classes=len(parts),
+                progress=told,
+                device=device(),
+            )
+        except _Stopped:
+            return None
+
+
+class _Stopped(Exception):
+    """Rank 0 was asked to stop; the others are to agree."""

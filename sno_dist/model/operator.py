@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -67,7 +68,13 @@ class ScoreNeuralOperator(nn.Module):
 
     # ------------------------------------------------------------------ training
 
-    def forward(self, batch: Batch, objective: Objective, kl_weight: float) -> dict[str, Tensor]:
+    def forward(
+        self,
+        batch: Batch,
+        objective: Objective,
+        kl_weight: float,
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, Tensor]:
         """The joint objective of a batch.
 
         Equation: E[-ln p(x|z)] + kl KL(q(z|x) | N(0, I)) + score E w(t) |sigma_t s(u, z_t, t) +
@@ -77,11 +84,18 @@ class ScoreNeuralOperator(nn.Module):
             batch: Context sets, targets and random numbers.
             objective: The weights and the law of t.
             kl_weight: The KL's weight at this step.
+            dtype: Of the matrix products; none: the weights' own.
 
         Returns:
             "total", "reconstruction", "kl", "score": means over the batch; "latent_sum",
             "latent_square": (Z,) float64 sums over the batch, for the running statistics.
         """
+        # Here and not around the call: an engine may switch off what surrounds it.
+        device = self.null.device.type
+        with nullcontext() if dtype is None else torch.autocast(device, dtype):
+            return self._losses(batch, objective, kl_weight)
+
+    def _losses(self, batch: Batch, objective: Objective, kl_weight: float) -> dict[str, Tensor]:
         targets = self._to_model(batch.targets.flatten(0, 1))
         mean, log_variance = self.autoencoder.encode(targets)
         raw = mean + (0.5 * log_variance).exp() * batch.posterior.flatten(0, 1)

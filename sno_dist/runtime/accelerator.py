@@ -8,19 +8,49 @@ import os
 import warnings
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import DistributedType
 
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import preemption
 
-__all__ = ["Precision", "autocast", "build_accelerator", "device", "start"]
+__all__ = [
+    "EngineName",
+    "Precision",
+    "autocast",
+    "autocast_dtype",
+    "build_accelerator",
+    "device",
+    "engine_name",
+    "start",
+]
 
 Precision = Literal["fp32", "bf16", "fp16"]
-TIMEOUT = timedelta(minutes=60)
+EngineName = Literal["data_parallel", "deepspeed", "fsdp"]
+TIMEOUT = "SNO_DIST_TIMEOUT"
+"""Seconds that a rank waits for the others before it ends; rank 0 trains the judge alone."""
+PATIENCE = 3600.0
+
+OURS = {
+    "gradient_accumulation_steps": (1, "training.micro"),
+    "gradient_clipping": (0, "training.clip"),
+    "bf16": (None, "training.precision"),
+    "fp16": (None, "training.precision"),
+    "optimizer": (None, "training.learning_rate"),
+    "scheduler": (None, "training.warmup and training.final"),
+}
+"""Keys of a DeepSpeed file that the run config decides: what they may say, and who decides."""
+
+
+def engine_name() -> EngineName:
+    """How `accelerate launch` was asked to spread training over the ranks."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        return "deepspeed"
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        return "fsdp"
+    return "data_parallel"
 
 
 @lru_cache(maxsize=1)
@@ -30,12 +60,42 @@ def start() -> None:
     Matrix products are exact float32, not TF32: the Gram matrix and the metrics need their bits.
     """
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    if engine_name() == "deepspeed":
+        _quieten_deepspeed()
+    state = PartialState(timeout=_patience(), **_place())
     # gloo's threads abort the interpreter now and then if the group is still up when it ends
     atexit.register(state.destroy_process_group)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     preemption.listen()
+
+
+def _patience() -> timedelta:
+    told = os.environ.get(TIMEOUT, str(PATIENCE))
+    try:
+        return timedelta(seconds=float(told))
+    except ValueError as error:
+        raise ConfigError(
+            "not a number of seconds", where=f"environment, {TIMEOUT}", got=told
+        ) from error
+
+
+def _place() -> dict[str, Any]:
+    """Where accelerate is to work. With cpu=True it would not hand over to DeepSpeed."""
+    if torch.cuda.is_available():
+        return {"cpu": False}
+    return {"backend": "gloo"} if engine_name() == "deepspeed" else {"cpu": True}
+
+
+def _quieten_deepspeed() -> None:
+    """No compiler and no notes to its own developers in a user's terminal."""
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning)
+    if not torch.cuda.is_available():
+        # It would compile a shared-memory all-reduce for minutes; gloo has one.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def device() -> torch.device:
@@ -44,44 +104,75 @@ def device() -> torch.device:
     return torch.device(str(PartialState().device))
 
 
+def autocast_dtype(precision: Precision) -> torch.dtype | None:
+    """What matrix products are computed in; None: what the weights are."""
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def autocast(precision: Precision) -> torch.autocast:
-    """The networks' precision outside of training, where no accelerator wraps them."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device().type, dtype, enabled=precision != "fp32")
+    """The networks' precision outside of a training step."""
+    dtype = autocast_dtype(precision)
+    return torch.autocast(device().type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def build_accelerator(precision: Precision) -> Accelerator:
-    """The accelerator that wraps the operator in training.
+    """The accelerator of a training run.
+
+    It scales the loss in fp16; the cast to bf16 is the operator's own, the same in every engine.
 
     Args:
         precision: The run config's.
 
     Raises:
-        ConfigError: If the launcher asks for another precision or for gradient accumulation, or
-            for an engine that is not data parallel, or for fp16 without a GPU.
+        ConfigError: If the launcher asks for another precision, for gradient accumulation or for
+            anything else that the run config decides, or for fp16 where it cannot be.
     """
     _refuse_conflicts(precision)
     start()
     # Its successor is not among accelerate's settings yet; the old one still does what we want.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    place = _place()
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=place.get("cpu", False),
+        mixed_precision="fp16" if precision == "fp16" else "no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ],
         step_scheduler_with_optimizer=False,
     )
-    known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    if accelerator.distributed_type not in known:
-        raise ConfigError(
-            "this engine is not supported",
-            where="accelerate launch",
-            got=accelerator.distributed_type.value,
-            expected="data parallel",
-            fix="launch with launch/accelerate/one_machine.yaml",
-        )
+    if (plugin := accelerator.state.deepspeed_plugin) is not None:
+        _adopt(plugin.deepspeed_config)
     return accelerator
+
+
+def _adopt(settings: dict[str, Any]) -> None:
+    """Refuse what a DeepSpeed file says in the run config's place; say the rest ourselves."""
+    for key, (allowed, decides) in OURS.items():
+        found = settings.get(key, allowed)
+        if isinstance(found, dict) and found.get("enabled") is False:
+            continue
+        if found not in (allowed, "auto"):
+            raise ConfigError(
+                "the DeepSpeed file decides what the run config decides",
+                where=f"{key} against {decides}",
+                got=found,
+                fix=f"take {key} out of the DeepSpeed file",
+            )
+    stage = settings.get("zero_optimization", {}).get("stage")
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            "this ZeRO stage shares nothing",
+            where="zero_optimization.stage",
+            got=stage,
+            expected="1, 2 or 3",
+            fix="launch with launch/accelerate/one_machine.yaml for plain data parallelism",
+        )
+    # A batch's samples are counted in distributions, and ranks may hold different numbers of them.
+    settings |= {
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "train_micro_batch_size_per_gpu": 1,
+    }
 
 
 def _refuse_conflicts(precision: Precision) -> None:
@@ -107,4 +198,11 @@ def _refuse_conflicts(precision: Precision) -> None:
             where="training.precision",
             got="fp16 on a CPU",
             fix="take bf16 or fp32",
+        )
+    if precision == "fp16" and engine_name() != "data_parallel":
+        raise ConfigError(
+            "the loss scaler of fp16 does not know of shared gradients",
+            where="training.precision",
+            got=f"fp16 under {engine_name()}",
+            fix="take bf16, or launch data parallel",
         )

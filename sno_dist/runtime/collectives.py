@@ -22,6 +22,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "gather",
+    "gather_tensors",
     "in_contact",
     "sum_over_ranks",
     "world",
@@ -80,6 +81,16 @@ def gather(value: T, phase: str) -> list[T]:
         values: list[T | None] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
         return values  # pyright: ignore[reportReturnType]
+
+
+def gather_tensors(value: Tensor, phase: str) -> list[Tensor]:
+    """Every rank's tensor, all of one shape, in rank order. **Collective.**"""
+    if not _is_up():
+        return [value]
+    with _named(phase):
+        values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+        dist.all_gather(values, value.contiguous())
+        return values
 
 
 def barrier(phase: str) -> None:

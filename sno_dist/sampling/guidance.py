@@ -14,7 +14,8 @@ from torch import Tensor
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
-from sno_dist.runtime.progress import Progress, say
+from sno_dist.runtime.progress import say
+from sno_dist.runtime.share import share_of
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.plan import Unit
 from sno_dist.shards.reader import Reader
@@ -43,14 +44,12 @@ def seen_diversity(
     entries = reader.manifest.split("seen")[:DISTRIBUTIONS]
     spread = partial(_spread, operator, judge)
     ratios = torch.zeros(len(weights), len(entries), dtype=torch.float64)
-    mine = [divmod(i, len(entries)) for i in collectives.world().deal(ratios.numel())]
-    with Progress(len(mine), PHASE) as progress:
-        for row, column in mine:
-            unit = Unit(split="seen", k=None, entries=[entries[column]])
-            generated = spread(drawer(unit, weights[row])[0])
-            real = spread(reader.all(entries[column], "reference"))
-            ratios[row, column] = generated / real
-            progress.advance()
+    for index in share_of(range(ratios.numel()), PHASE):
+        row, column = divmod(index, len(entries))
+        unit = Unit(split="seen", k=None, entries=[entries[column]])
+        generated = spread(drawer(unit, weights[row])[0])
+        real = spread(reader.all(entries[column], "reference"))
+        ratios[row, column] = generated / real
     means = collectives.sum_over_ranks(ratios, PHASE).mean(1).tolist()
     found = dict(zip(weights, means, strict=True))
     say("seen diversity by guidance: " + ", ".join(f"{w:g}: {d:.3f}" for w, d in found.items()))

@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 
 from sno_dist.config.load import flatten
 from sno_dist.config.schema import Config
-from sno_dist.errors import Preempted
 from sno_dist.judge.find import find_judge
 from sno_dist.model.operator import ScoreNeuralOperator
-from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device, start
 from sno_dist.runtime.artifact import reuse, write_json, writing
-from sno_dist.runtime.progress import Progress, say
+from sno_dist.runtime.progress import say
+from sno_dist.runtime.share import share_of
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.guidance import crossing, seen_diversity
@@ -141,20 +141,11 @@ def _baselines(
 def _draw_share(
     drawer: Drawer, draw: Draw, units: Sequence[Unit], target: Path, block: int
 ) -> None:
-    world = collectives.world()
-    mine = [units[index] for index in world.deal(len(units))]
-    count = sum(len(unit.entries) for unit in mine)
     others = any(unit.method != "operator" for unit in units)
     phase = "sampling baselines" if others else "sampling"
-    with Progress(count, phase) as progress:
-        for unit in mine:
-            if not all(_record(target, key).is_file() for key in _keys(unit)):
-                _draw_unit(drawer, draw, unit, target, block)
-            progress.advance(len(unit.entries))
-            if preemption.requested():
-                break
-    if collectives.any_rank(preemption.requested(), phase):
-        raise Preempted("asked to stop while sampling", fix="run the same command to go on")
+    for unit in share_of(units, phase, lambda unit: len(unit.entries)):
+        if not all(_record(target, key).is_file() for key in _keys(unit)):
+            _draw_unit(drawer, draw, unit, target, block)
 
 
 def _draw_unit(drawer: Drawer, draw: Draw, unit: Unit, target: Path, block: int) -> None:

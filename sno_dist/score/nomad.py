@@ -15,7 +15,9 @@ Join = Literal["concat", "product"]
 
 
 class Nomad(nn.Module):
-    """Equation: F(u, x, c) = Out([Branch(u), Trunk(x, gamma(c))]), gamma Fourier features.
+    """Equation: F(u, x, c) = Out(Branch(u) o Trunk(x, gamma(x), gamma(c))), gamma Fourier features.
+
+    o lays the two end to end (the paper) or multiplies them entry by entry.
 
     Args:
         dims: Z, entries of x.
@@ -24,6 +26,8 @@ class Nomad(nn.Module):
         depth: Layers of each network.
         linear_branch: Make the branch affine in u, which generalises better to unseen u.
         deviation: Standard deviation of the Fourier frequencies of c.
+        detail: The same of frequencies of x; none: the trunk sees x alone.
+        join: How branch and trunk meet.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import reuse, write_json, writing
-from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.share import share_of
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, SplitName, open_manifest
 from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.source import Role, Source
@@ -65,19 +65,14 @@ def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, d
     distributions = source.distributions()
     if not distributions:
         raise DataError("the source holds no distribution", where="shards.source")
-    world = collectives.world()
-    mine = [distributions[i] for i in world.deal(len(distributions))]
     (folder / RECORDS).mkdir(exist_ok=True)
-    with Progress(len(mine), PHASE) as progress:
-        for distribution in mine:
-            record = folder / RECORDS / f"{distribution.name}.json"
-            if not record.is_file():
-                split = distribution.split
-                assert split is not None
-                write_json(record, _build_one(source, distribution.name, split, folder, shards))
-            progress.advance()
-    collectives.barrier(PHASE)
-    if not world.is_main:
+    for distribution in share_of(distributions, PHASE):
+        record = folder / RECORDS / f"{distribution.name}.json"
+        if not record.is_file():
+            split = distribution.split
+            assert split is not None
+            write_json(record, _build_one(source, distribution.name, split, folder, shards))
+    if not collectives.world().is_main:
         return {}
     return {
         d.name: json.loads((folder / RECORDS / f"{d.name}.json").read_text()) for d in distributions

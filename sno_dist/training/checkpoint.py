@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,9 +31,8 @@ from sno_dist.runtime.artifact import (
     writing,
 )
 from sno_dist.runtime.progress import say
-from sno_dist.training.ema import Ema
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_state", "open_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "Snapshot", "find_checkpoint", "open_checkpoint", "save_checkpoint"]
 
 KIND = "checkpoint"
 RAW = "raw.safetensors"
@@ -59,6 +57,35 @@ class Checkpoint:
     def operator(self) -> ScoreNeuralOperator:
         """The operator with the averaged weights."""
         return ScoreNeuralOperator.from_pretrained(self.path)
+
+    def read(self) -> Snapshot:
+        """All that it holds, to go on from."""
+        return Snapshot(
+            step=self.step,
+            weights=load_file(self.path / RAW),
+            averaged=self.operator(),
+            moments=load_file(self.path / OPTIMIZER),
+            scaler=json.loads((self.path / STATE).read_text())["scaler"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A run's state at a step, whole: it goes on under any engine and number of ranks.
+
+    Args:
+        step: Updates done.
+        weights: The operator's state: weights as trained, and buffers.
+        averaged: The operator with averaged weights.
+        moments: The optimizer's state, as "exp_avg/<name>".
+        scaler: The loss scaler's state.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor]
+    averaged: ScoreNeuralOperator
+    moments: Mapping[str, Tensor]
+    scaler: Mapping[str, Any]
 
 
 def open_checkpoint(config: Config) -> Checkpoint:
@@ -99,28 +126,19 @@ def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | N
 
 
 def save_checkpoint(
-    training: Path,
-    step: int,
-    inputs: Mapping[str, Any],
-    operator: ScoreNeuralOperator,
-    ema: Ema,
-    optimizer: torch.optim.Optimizer,
-    scaler: Mapping[str, Any],
-    keep: int,
+    training: Path, snapshot: Snapshot, inputs: Mapping[str, Any], keep: int
 ) -> None:
     """Write a checkpoint, point LATEST at it, and drop the oldest beyond `keep`.
 
-    **Collective**; rank 0 writes, since data-parallel ranks hold the same state.
+    **Collective**; rank 0 writes.
     """
-    path = training / _name(step)
+    path = training / _name(snapshot.step)
     with writing(path, KIND, inputs) as folder:
         if collectives.world().is_main:
-            raw = {k: v.contiguous() for k, v in operator.state_dict().items()}
-            save_file(raw, folder / RAW)
-            with ema.applied(operator):
-                operator.save_pretrained(folder)
-            save_file(_optimizer_tensors(operator, optimizer), folder / OPTIMIZER)
-            write_json(folder / STATE, {"step": step, "scaler": dict(scaler)})
+            save_file(_contiguous(snapshot.weights), folder / RAW)
+            snapshot.averaged.save_pretrained(folder)
+            save_file(_contiguous(snapshot.moments), folder / OPTIMIZER)
+            write_json(folder / STATE, {"step": snapshot.step, "scaler": dict(snapshot.scaler)})
     if collectives.world().is_main:
         pointer = training / f".{LATEST}.part"
         pointer.write_text(path.name + "\n")
@@ -133,43 +151,8 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
-def load_state(
-    checkpoint: Checkpoint,
-    operator: ScoreNeuralOperator,
-    ema: Ema,
-    optimizer: torch.optim.Optimizer,
-) -> Mapping[str, Any]:
-    """Put a checkpoint's state into the parts of a run; returns the scaler's state."""
-    operator.load_state_dict(load_file(checkpoint.path / RAW))
-    ema.restore(load_file(checkpoint.path / "model.safetensors"))
-    saved = load_file(checkpoint.path / OPTIMIZER)
-    for name, parameter in operator.named_parameters():
-        state = {key: saved[f"{key}/{name}"] for key in _keys(saved, name)}
-        if state:
-            optimizer.state[parameter] = {k: _laid_out(v, parameter) for k, v in state.items()}
-    return json.loads((checkpoint.path / STATE).read_text())["scaler"]
-
-
-def _optimizer_tensors(
-    operator: ScoreNeuralOperator, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    return {
-        f"{key}/{name}": value.contiguous()
-        for name, parameter in operator.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """A state tensor with its weight's memory layout, which the fused update takes for granted."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device)
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
-
-
-def _keys(saved: Mapping[str, Tensor], name: str) -> list[str]:
-    ending = f"/{name}"
-    return [key[: -len(ending)] for key in saved if key.endswith(ending) and key.count("/") == 1]
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def _name(step: int) -> str:

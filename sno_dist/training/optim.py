@@ -3,29 +3,102 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from sno_dist.config.schema import Training
 from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.runtime import collectives
 
-__all__ = ["build_optimizer", "learning_rates", "set_rates"]
+__all__ = ["ClippedAdamW", "build_optimizer", "learning_rates", "moment_keys", "set_rates"]
 
 
-def build_optimizer(operator: ScoreNeuralOperator, training: Training) -> AdamW:
+class ClippedAdamW(AdamW):
+    """AdamW that clips each group's gradient alone: one's scale does not steer the other's steps.
+
+    The clipping is part of the step, since an engine that shares gradients among ranks shows them
+    to the optimizer alone.
+
+    Args:
+        groups: Parameter groups.
+        clip: Largest norm of a group's gradient.
+        sharded: Whether each rank holds a share of every gradient; norms are then summed over
+            ranks, and `step` is collective.
+        options: AdamW's.
+
+    Attributes:
+        norms: Of each group's gradient before clipping, in this update.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, clip: float, sharded: bool, **options: Any
+    ) -> None:
+        super().__init__(groups, **options)
+        self._clip, self._sharded = clip, sharded
+        self.norms: list[float] = []
+
+    @property
+    def norm(self) -> float:
+        """Of the whole gradient before clipping, in this update."""
+        return math.hypot(*self.norms)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Clip and update; leave everything as it is where a norm is not finite.
+
+        An engine may call it once for each group: an update's norms add up until it is cleared.
+        """
+        gradients = [held for group in self.param_groups if (held := _gradients(group["params"]))]
+        norms = [self._norm(held) for held in gradients]
+        self.norms += torch.stack(norms).tolist()
+        # In fp16 the scaler has looked before, and the fused update heeds what it found.
+        if not math.isfinite(self.norm) and getattr(self, "found_inf", None) is None:
+            return
+        for held, norm in zip(gradients, norms, strict=True):
+            torch._foreach_mul_(held, (self._clip / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+        super().step(closure)
+
+    def _norm(self, held: list[Tensor]) -> Tensor:
+        norm = nn.utils.get_total_norm(held)
+        if not self._sharded:
+            return norm
+        return collectives.sum_over_ranks(norm.square(), "the gradient's norm").sqrt()
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    """What this rank holds of their gradients."""
+    held = [p.grad for p in parameters if p.grad is not None]
+    # torch's sharded tensors know their local part
+    return [local() if (local := getattr(g, "to_local", None)) else g for g in held]
+
+
+def build_optimizer(
+    operator: ScoreNeuralOperator, training: Training, *, sharded: bool = False
+) -> ClippedAdamW:
     """AdamW over two groups: the autoencoder, and the rest."""
     autoencoder = list(operator.autoencoder.parameters())
     known = {id(parameter) for parameter in autoencoder}
     rest = [p for p in operator.parameters() if id(p) not in known]
     groups = [{"params": rest}] + ([{"params": autoencoder}] if autoencoder else [])
-    return AdamW(
+    return ClippedAdamW(
         groups,
+        clip=training.clip,
+        sharded=sharded,
         lr=training.learning_rate,
         betas=(0.9, 0.99),
         weight_decay=training.weight_decay,
         fused=True,
     )
+
+
+def moment_keys(moments: Mapping[str, Tensor], name: str) -> list[str]:
+    """The keys under which a weight's state stands, "exp_avg" of "exp_avg/<name>"."""
+    ending = f"/{name}"
+    return [key[: -len(ending)] for key in moments if key.endswith(ending) and key.count("/") == 1]
 
 
 def learning_rates(step: int, training: Training) -> tuple[float, float]:

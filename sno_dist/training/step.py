@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from sno_dist.config.schema import Training
-from sno_dist.errors import RunError
 from sno_dist.model.batch import Batch
-from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.accelerator import autocast_dtype
+from sno_dist.training.engines.engine import Engine
 from sno_dist.training.optim import learning_rates, set_rates
 
-__all__ = ["StepOutcome", "Stepper", "is_rank_agreed"]
+__all__ = ["NotFiniteError", "StepOutcome", "Stepper", "is_rank_agreed"]
 
 TERMS = ("total", "reconstruction", "kl", "score")
+
+
+class NotFiniteError(Exception):
+    """A loss or gradient is not finite, on any rank; raised on every rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,50 +46,42 @@ class Stepper:
     """Holds what an update needs; its only state is that of the parts it is given.
 
     Args:
-        accelerator: Scales, synchronises and casts.
-        wrapped: The operator as the accelerator wrapped it.
-        operator: The raw operator.
-        optimizer: As the accelerator wrapped it.
+        engine: The operator as it is spread over the ranks.
         training: The config's section.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        wrapped: nn.Module,
-        operator: ScoreNeuralOperator,
-        optimizer: torch.optim.Optimizer,
-        training: Training,
-    ) -> None:
-        self._accelerator, self._wrapped, self._operator = accelerator, wrapped, operator
-        self._optimizer, self._training = optimizer, training
-        self._groups: Sequence[Sequence[Tensor]] = [g["params"] for g in optimizer.param_groups]
+    def __init__(self, engine: Engine, training: Training) -> None:
+        self._engine, self._operator, self._training = engine, engine.operator, training
+        self._device = engine.operator.null.device
+        self._dtype = autocast_dtype(training.precision)
 
     def __call__(self, batch: Batch, step: int) -> StepOutcome:
         """Do update number `step`, counted from 0.
 
         Raises:
-            RunError: If the loss or the gradient is not finite; nothing has been updated then.
+            NotFiniteError: If the loss or the gradient is not; nothing has been updated then.
 
         **Collective**: the gradient's reduction and one of a few hundred numbers.
         """
-        set_rates(self._optimizer, learning_rates(step, self._training))
+        set_rates(self._engine.optimizer, learning_rates(step, self._training))
         with collectives.in_contact(f"training step {step}"):
             sums = self._backward(batch, step)
         stop = torch.tensor([float(preemption.requested())], dtype=torch.float64)
         agreed = collectives.sum_over_ranks(torch.cat([sums, stop]), f"training step {step}")
         losses, latent, flag = agreed.split([len(TERMS), len(sums) - len(TERMS), 1])
-        norm, finite = self._clip()
-        scaler = self._accelerator.scaler
-        if not bool(losses.isfinite().all()) or (not finite and scaler is None):
-            self._refuse(step, losses, norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        if not bool(losses.isfinite().all()):
+            raise NotFiniteError(_found(losses, math.nan))
+        self._engine.optimizer.norms.clear()
+        with collectives.in_contact(f"the update of training step {step}"):
+            skipped = self._engine.update()
+        norm = self._engine.optimizer.norm
+        if not math.isfinite(norm) and self._engine.scaler is None:
+            raise NotFiniteError(_found(losses, norm))
         self._move_latent(latent)
         return StepOutcome(
             losses=dict(zip(TERMS, losses.tolist(), strict=True)),
             norm=norm,
-            skipped=bool(self._accelerator.optimizer_step_was_skipped),
+            skipped=skipped,
             stop=bool(flag.item()),
         )
 
@@ -104,41 +99,29 @@ class Stepper:
         sums = torch.zeros(len(TERMS) + 2 * self._operator.autoencoder.size, dtype=torch.float64)
         for start in range(0, held, size):
             end = min(start + size, held)
-            last = end == held
             part = batch.part(start, end) if size < held else batch
-            part = part.to(self._accelerator.device)
+            part = part.to(self._device)
             share = (end - start) / training.distributions
-            with nullcontext() if last else self._accelerator.no_sync(self._wrapped):
-                losses = self._wrapped(part, training.objective, kl_weight)
-                self._accelerator.backward(losses["total"] * (share * world.size))
+            with self._engine.accumulating(last=end == held):
+                losses = self._engine.wrapped(part, training.objective, kl_weight, self._dtype)
+                self._engine.backward(losses["total"] * (share * world.size))
             means = torch.stack([losses[name].detach() for name in TERMS]).double() * share
             sums += torch.cat([means, losses["latent_sum"], losses["latent_square"]]).cpu()
         return sums
 
-    def _clip(self) -> tuple[float, bool]:
-        """Clip each group alone, so that one's scale does not steer the other's steps."""
-        self._accelerator.unscale_gradients()
-        norms = [nn.utils.clip_grad_norm_(group, self._training.clip) for group in self._groups]
-        norm = float(torch.stack(norms).norm())
-        return norm, norm < float("inf")
-
     def _move_latent(self, latent: Tensor) -> None:
-        total, square = latent.to(self._accelerator.device).chunk(2)
+        total, square = latent.to(self._device).chunk(2)
         count = self._training.distributions * self._training.targets
         self._operator.update_latent(total, square, count)
 
-    def _refuse(self, step: int, losses: Tensor, norm: float) -> None:
-        found = ", ".join(f"{n} {v:.3g}" for n, v in zip(TERMS, losses.tolist(), strict=True))
-        raise RunError(
-            f"the loss or the gradient is not finite at step {step}; nothing was updated",
-            got=f"{found}, gradient norm {norm:.3g}",
-            fix="lower training.learning_rate or training.clip; the same command goes on from "
-            "the last checkpoint",
-        )
+
+def _found(losses: Tensor, norm: float) -> str:
+    found = ", ".join(f"{n} {v:.3g}" for n, v in zip(TERMS, losses.tolist(), strict=True))
+    return f"{found}, gradient norm {norm:.3g}"
 
 
-def is_rank_agreed(operator: nn.Module) -> bool:
-    """Whether all ranks hold the same weights, by the exact sum of each tensor. **Collective.**"""
-    total = torch.stack([p.detach().double().sum() for p in operator.parameters()])
+def is_rank_agreed(weights: Iterable[Tensor]) -> bool:
+    """Whether all ranks hold the same weights, by the exact sum of each. **Collective.**"""
+    total = torch.stack([w.detach().double().sum() for w in weights])
     prints = collectives.gather(total.cpu().numpy().tobytes(), "comparing weights")
     return all(print_ == prints[0] for print_ in prints)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from sno_dist.config.schema import Config
 from sno_dist.embedding.table import EmbeddingTable
 from sno_dist.errors import ConfigError, Preempted, RunError
 from sno_dist.judge.find import find_judge
+from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import TRAINING
 from sno_dist.runtime import collectives
-from sno_dist.runtime.accelerator import build_accelerator
+from sno_dist.runtime.accelerator import autocast, build_accelerator
 from sno_dist.runtime.lock import locked
 from sno_dist.runtime.progress import Progress, say
 from sno_dist.runtime.provenance import write_provenance
@@ -28,17 +29,19 @@ from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import Reader
 from sno_dist.training.checkpoint import (
     Checkpoint,
+    Snapshot,
     find_checkpoint,
-    load_state,
     open_checkpoint,
     save_checkpoint,
 )
 from sno_dist.training.ema import Ema
+from sno_dist.training.engines.factory import make_engine
+from sno_dist.training.failure import keep_failure
 from sno_dist.training.loader import StepBatches, batches
-from sno_dist.training.optim import build_optimizer, learning_rates
+from sno_dist.training.optim import learning_rates
 from sno_dist.training.pictures import show_embeddings, show_images
 from sno_dist.training.probe import Probe
-from sno_dist.training.step import StepOutcome, Stepper, is_rank_agreed
+from sno_dist.training.step import NotFiniteError, StepOutcome, Stepper, is_rank_agreed
 
 __all__ = ["train"]
 
@@ -76,7 +79,8 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
             if collectives.world().is_main:
                 (run / "config.yaml").write_text(dump(config))
                 write_provenance(run, {"shards": manifest.digest, "embedding": table.digest})
-            _Training(config, manifest, table, accelerator, inputs).run(found)
+            state = found and found.read()
+            _Training(config, manifest, table, accelerator, inputs, state).run()
     return open_checkpoint(config)
 
 
@@ -90,39 +94,43 @@ class _Training:
         table: EmbeddingTable,
         accelerator: Accelerator,
         inputs: Mapping[str, Any],
+        found: Snapshot | None,
     ) -> None:
         self._config, self._manifest, self._inputs = config, manifest, inputs
-        self._accelerator = accelerator
         self._folder = run_folder(config) / TRAINING
         # The same seed on every rank: the weights start equal, without a broadcast.
         torch.manual_seed(config.seed)
         self._operator = ScoreNeuralOperator(_spec(config, manifest), table.tensors)
+        self._averaged = copy.deepcopy(self._operator).eval().to(accelerator.device)
+        if found is not None:
+            self._operator.load_state_dict(found.weights)
         self._operator.to(accelerator.device)
-        self._ema = Ema(self._operator, config.training.ema)
-        self._bare = build_optimizer(self._operator, config.training)
+        with collectives.in_contact("wrapping the operator"):
+            self._engine = make_engine(accelerator, self._operator, config.training)
+        self._ema = Ema(self._engine.pieces(), config.training.ema)
+        self._first = 0 if found is None else self._go_on(found)
         self._probe = self._make_probe()
 
-    def run(self, found: Checkpoint | None) -> None:
+    def _go_on(self, found: Snapshot) -> int:
+        say(f"training goes on from step {found.step}")
+        self._ema.restore(self._engine.split(dict(found.averaged.named_parameters())))
+        if found.moments:
+            self._engine.restore(found.moments)
+        if self._engine.scaler is not None and found.scaler:
+            self._engine.scaler.load_state_dict(dict(found.scaler))
+        return found.step
+
+    def run(self) -> None:
         """From a checkpoint, or from the start, to the last step."""
-        training, first = self._config.training, 0
-        scaler: Mapping[str, Any] = {}
-        if found is not None:
-            scaler = load_state(found, self._operator, self._ema, self._bare)
-            first = found.step
-            say(f"training goes on from step {first}")
-        with collectives.in_contact("wrapping the operator"):
-            wrapped, optimizer = self._accelerator.prepare(self._operator, self._bare)
-        if self._accelerator.scaler is not None and scaler:
-            self._accelerator.scaler.load_state_dict(dict(scaler))
-        stepper = Stepper(self._accelerator, wrapped, self._operator, optimizer, training)
+        training, first = self._config.training, self._first
+        stepper = Stepper(self._engine, training)
         dims = self._operator.autoencoder.size
         data = StepBatches(self._config, self._manifest, collectives.world(), dims)
         tracker = Tracker(run_folder(self._config), resume=first)
         try:
             with Progress(training.steps, "training", done=first) as progress:
                 self._loop(stepper, data, first, tracker, progress)
-            if collectives.world().is_main:
-                self._show(tracker, training.steps, embeddings=True)
+            self._show(tracker, training.steps, embeddings=True)
         finally:
             tracker.close()
 
@@ -136,8 +144,8 @@ class _Training:
             waited = time.perf_counter()
             batch = next(stream)
             meter.wait(time.perf_counter() - waited)
-            outcome = stepper(batch, step)
-            self._ema.update(self._operator, step)
+            outcome = self._step(stepper, batch, step)
+            self._ema.update(self._engine.pieces(), step)
             done = step + 1
             meter.add(outcome)
             progress.advance(note=f"score {outcome.losses['score']:.3g}")
@@ -151,35 +159,59 @@ class _Training:
                     got=f"step {done} saved",
                     fix="run the same command to go on",
                 )
-            if not collectives.world().is_main:
-                continue
             if done % training.picture_every == 0:
                 self._show(tracker, done)
             if self._probe is not None and done % training.probe.every == 0:
-                with self._averaged():
-                    tracker.scalars(self._probe(self._operator), done)
+                tracker.scalars(self._probed(self._probe), done)
+
+    def _step(self, stepper: Stepper, batch: Batch, step: int) -> StepOutcome:
+        try:
+            return stepper(batch, step)
+        except NotFiniteError as found:
+            kept = keep_failure(self._folder, step, self._engine, batch, self._inputs)
+            raise RunError(
+                f"the loss or the gradient is not finite at step {step}; nothing was updated",
+                where=f"{kept}, where weights and batch are kept",
+                got=found,
+                fix="lower training.learning_rate or training.clip; the same command goes on "
+                "from the last checkpoint",
+            ) from None
 
     def _save(self, step: int) -> None:
-        if not is_rank_agreed(self._operator):
+        weights = self._engine.weights()
+        if not is_rank_agreed(weights.values()):
             raise RunError("the ranks hold different weights", got=f"at step {step}")
-        scaler = self._accelerator.scaler
-        save_checkpoint(
-            self._folder,
-            step,
-            self._inputs,
-            self._operator,
-            self._ema,
-            self._bare,
-            scaler.state_dict() if scaler is not None else {},
-            self._config.training.keep,
+        snapshot = Snapshot(
+            step=step,
+            weights=weights,
+            averaged=self._average(),
+            moments=self._engine.moments(),
+            scaler=self._engine.scaler_state(),
         )
+        save_checkpoint(self._folder, snapshot, self._inputs, self._config.training.keep)
 
     def _show(self, tracker: Tracker, step: int, *, embeddings: bool = False) -> None:
+        averaged = self._average()
+        if not collectives.world().is_main:
+            return
         reader = self._reader()
-        with self._averaged():
-            show_images(self._operator, self._manifest, reader, tracker, step)
+        with autocast(self._config.training.precision):
+            show_images(averaged, self._manifest, reader, tracker, step)
             if embeddings:
-                show_embeddings(self._operator, self._manifest, reader, tracker)
+                show_embeddings(averaged, self._manifest, reader, tracker)
+
+    def _probed(self, probe: Probe) -> dict[str, float]:
+        averaged = self._average()
+        if not collectives.world().is_main:
+            return {}
+        with autocast(self._config.training.precision):
+            return probe(averaged)
+
+    def _average(self) -> ScoreNeuralOperator:
+        """The operator as it will be used, in a module of its own. **Collective.**"""
+        state = {**self._engine.weights(), **self._engine.whole(self._ema.shadow)}
+        self._averaged.load_state_dict(state)
+        return self._averaged
 
     def _make_probe(self) -> Probe | None:
         """The learning curve's probe; its judge may have to be trained first. **Collective.**"""
@@ -190,14 +222,6 @@ class _Training:
 
     def _reader(self) -> Reader:
         return Reader(self._manifest, verify=False, cache=self._config.shards.cache)
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The operator as it will be used: with averaged weights, in evaluation mode."""
-        self._operator.eval()
-        with self._ema.applied(self._operator), self._accelerator.autocast():
-            yield
-        self._operator.train()
 
 
 class _Meter:

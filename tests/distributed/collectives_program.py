@@ -1,4 +1,4 @@
-"""What the ranks of test_collectives run: `facts FOLDER` or `lose RANK`."""
+"""What the ranks of test_collectives run: `facts FOLDER`, `lose RANK` or `stall RANK`."""
 
 from __future__ import annotations
 
@@ -46,9 +46,17 @@ def lose(rank: str) -> None:
     collectives.barrier("the second step")
 
 
+def stall(rank: str) -> None:
+    """Meet once; then one rank stands still and the others wait for it."""
+    collectives.barrier("the first step")
+    if collectives.world().rank == int(rank):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    collectives.barrier("the second step")
+
+
 def program() -> None:
     accelerator.start()
-    {"facts": facts, "lose": lose}[sys.argv[1]](sys.argv[2])
+    {"facts": facts, "lose": lose, "stall": stall}[sys.argv[1]](sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["bare_ranks", "launch"]
@@ -23,17 +23,19 @@ def launch(
     env: Mapping[str, str] | None = None,
     timeout: float = 100,
     cwd: str | Path = ROOT,
+    options: Sequence[str] = ("--config_file", str(CONFIG)),
 ) -> subprocess.CompletedProcess[str]:
     """Run a script (a path) or a module (a dotted name) on `nprocs` ranks and wait for it.
 
-    The file of `make demo` is what launches; it takes a free port each time.
+    The file of `make demo` is what launches, unless `options` name another; it takes a free port
+    each time.
 
     Raises:
         subprocess.TimeoutExpired: After `timeout` seconds, with the ranks ended.
     """
     module = [] if str(target).endswith(".py") else ["-m"]
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    command += ["--config_file", str(CONFIG), "--num_processes", str(nprocs), *module]
+    command += [*options, "--num_processes", str(nprocs), *module]
     process = subprocess.Popen(
         [*command, str(target), *map(str, args)],
         stdout=subprocess.PIPE,

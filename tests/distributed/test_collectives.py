@@ -72,3 +72,17 @@ def test_a_lost_rank_ends_the_others_with_one_line_that_names_the_phase() -> Non
         assert len(lines) == 1, heard[rank]
         assert lines[0].startswith(start)
         assert ranks[rank].returncode == 5
+
+
+def test_a_rank_that_stands_still_ends_the_others_when_their_patience_ends() -> None:
+    ranks = bare_ranks(2, PROGRAM, "stall", 1, env={"SNO_DIST_TIMEOUT": "5"})
+    try:
+        heard = ranks[0].communicate(timeout=100)[1]
+    finally:
+        for rank in ranks:
+            rank.kill()
+        ranks[1].communicate()
+    assert ranks[0].returncode == 5
+    (line,) = heard.strip().splitlines()
+    assert line.startswith("[rank 0] error: rank 0 lost contact with another rank during the")
+    assert "5000ms" in line

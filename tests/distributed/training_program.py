@@ -24,8 +24,8 @@ from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import open_manifest
 from sno_dist.training.checkpoint import open_checkpoint
 from sno_dist.training.ema import Ema
+from sno_dist.training.engines.factory import make_engine
 from sno_dist.training.loader import StepBatches
-from sno_dist.training.optim import build_optimizer
 from sno_dist.training.step import Stepper, is_rank_agreed
 from sno_dist.training.train import train
 
@@ -38,23 +38,23 @@ def take_steps(config: Config) -> dict[str, object]:
     spec = open_checkpoint(config).operator().spec
     torch.manual_seed(config.seed)
     operator = ScoreNeuralOperator(spec)
-    ema = Ema(operator, config.training.ema)
-    wrapped, optimizer = accelerator.prepare(operator, build_optimizer(operator, config.training))
-    stepper = Stepper(accelerator, wrapped, operator, optimizer, config.training)
+    engine = make_engine(accelerator, operator, config.training)
+    ema = Ema(engine.pieces(), config.training.ema)
+    stepper = Stepper(engine, config.training)
     world = collectives.world()
     data = StepBatches(config, open_manifest(config), world, operator.autoencoder.size)
     held = []
     for step in range(STEPS):
         stepper(data[step], step)
-        ema.update(operator, step)
-        tensors = [*operator.state_dict().values(), *ema.tensors().values()]
+        ema.update(engine.pieces(), step)
+        tensors = [*operator.state_dict().values(), *ema.shadow]
         held.append(hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest())
-    facts: dict[str, object] = {"held": held, "agreed": is_rank_agreed(operator)}
+    facts: dict[str, object] = {"held": held, "agreed": is_rank_agreed(engine.pieces())}
     facts["drawn"] = [draw.slot for draw in data.read(0)[0]]
     if world.rank == world.size - 1:
         with torch.no_grad():
             operator.null[0] += 1e-6
-    return {**facts, "agreed when one differs": is_rank_agreed(operator)}
+    return {**facts, "agreed when one differs": is_rank_agreed(engine.pieces())}
 
 
 def program() -> None:

@@ -129,7 +129,7 @@ def trained_alone(
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.99), weight_decay=training.weight_decay
     )
-    ema, losses, objective = Ema(model, training.ema), [], training.objective
+    ema, losses, objective = Ema(list(model.parameters()), training.ema), [], training.objective
     for step, batch in enumerate(batches(STEPS)):
         z, noise, uniform = (part[index] for part in batch)
         set_rates(optimizer, learning_rates(step, training))
@@ -143,9 +143,10 @@ def trained_alone(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimizer.step()
-        ema.update(model, step)
+        ema.update(list(model.parameters()), step)
         losses.append(loss.item())
-    return losses, ema.tensors()
+    names = [name for name, _ in model.named_parameters()]
+    return losses, dict(zip(names, ema.shadow, strict=True))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.kind)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from sno_dist.config.load import load_config
-from sno_dist.errors import ArtifactError, DataError
+from sno_dist.errors import ArtifactError, DataError, Preempted
+from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import open_manifest
 from sno_dist.shards.reader import Reader
@@ -48,6 +49,25 @@ def test_every_sample_arrives(built: Path) -> None:
     index = np.array([69, 0, 33, 33])
     got = reader.take(manifest.entry("00"), "model", index)
     np.testing.assert_array_equal(got, source.draw("00", "model")[index])
+
+
+def test_a_stopped_build_goes_on_to_the_same_bytes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter(range(10**6))
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: next(asked) >= 40)
+        with pytest.raises(Preempted, match="asked to stop while building shards"):
+            build_shards(small_config(tmp_path))
+    partial = tmp_path / ".shards.partial"
+    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.tar")}
+    assert len(kept) == 40 * 3
+    build_shards(small_config(tmp_path))
+    for path, written in kept.items():
+        assert (tmp_path / "shards" / path.relative_to(partial)).stat().st_mtime_ns == written
+    names = [path.relative_to(built) for path in (built / "shards").rglob("*") if path.is_file()]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (built / name).read_bytes()
 
 
 def test_several_shards_read_as_one(tmp_path: Path) -> None:

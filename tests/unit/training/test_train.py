@@ -20,6 +20,7 @@ from sno_dist.evaluation.training_log import read_log
 from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
+from sno_dist.training.failure import read_batch
 from sno_dist.training.train import train
 from tests.unit.shards.small import small_config
 
@@ -150,8 +151,15 @@ def test_two_runs_in_one_folder(tmp_path: Path, shards: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
+    config = tiny(tmp_path, shards, "training.learning_rate=1e30")
     with pytest.raises(RunError, match="not finite at step [0-9]; nothing was updated"):
-        go(tiny(tmp_path, shards, "training.learning_rate=1e30"))
+        go(config)
+    (kept,) = (tmp_path / "run/training").glob("failed-step-*")
+    operator = ScoreNeuralOperator.from_pretrained(kept)
+    losses = operator(read_batch(kept, 0), config.training.objective, 1.0)
+    losses["total"].backward()
+    gradient = torch.stack([p.grad.abs().max() for p in operator.parameters()])
+    assert not (losses["total"].isfinite() and gradient.isfinite().all())
 
 
 def test_references_are_refused_where_they_would_need_encoding(
