@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from sno_dist.diffusion.divergence import divergence, probed
 from sno_dist.diffusion.objective import EPSILON
 from sno_dist.diffusion.ode import integrate
 from sno_dist.diffusion.schedule import Schedule, like
@@ -40,24 +41,16 @@ def log_density(
 
     Cost: probes (or Z) vector-Jacobian products for each evaluation.
     """
-    if probes is None:
-        basis = torch.eye(x.shape[1]).to(x)
-        probes = basis[:, None, :].expand(-1, len(x), -1)
-        share = 1.0
-    else:
-        share = 1.0 / len(probes)
 
     def field(state: Tensor, t: Tensor) -> Tensor:
         y = state[:, :-1].detach().requires_grad_()
         with torch.enable_grad():
             half = 0.5 * like(schedule.diffusion(t), y)
             velocity = like(schedule.drift(t), y) * y - half * score(y, t)
-            trace = torch.zeros_like(t)
-            for index, probe in enumerate(probes):
-                (row,) = torch.autograd.grad(
-                    velocity, y, probe, retain_graph=index + 1 < len(probes)
-                )
-                trace = trace + share * (row * probe).sum(1)
+            if probes is None:
+                trace = divergence(velocity, y)
+            else:
+                trace = torch.stack([probed(velocity, y, probe) for probe in probes]).mean(0)
         return torch.cat([velocity.detach(), trace[:, None]], 1)
 
     start = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
