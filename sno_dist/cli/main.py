@@ -14,6 +14,7 @@ from sno_dist.cli import stages
 from sno_dist.cli.config import config
 from sno_dist.cli.doctor import doctor
 from sno_dist.cli.inspect import inspect
+from sno_dist.cli.plan import plan
 from sno_dist.errors import SnoError
 
 __all__ = ["commands", "guarded", "main"]
@@ -52,7 +53,7 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (*stages.COMMANDS, config, inspect, doctor):
+for command in (*stages.COMMANDS, config, plan, inspect, doctor):
     commands.add_command(command)
 
 
