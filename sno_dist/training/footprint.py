@@ -44,8 +44,8 @@ TERMS = 4
 """Losses that ranks add up in a step, beside the latent's moments and the flag to stop."""
 ALIGNED = 2
 """ZeRO 1 and 2 cut a group's flat weights into shares of a multiple of this many entries."""
-BUCKET = 500_000_000
-"""DeepSpeed's `reduce_bucket_size`, in entries; the buffer is taken whole for any model."""
+BUCKET = 50_000_000
+"""`reduce_bucket_size` of launch/deepspeed, in entries; the buffer is taken whole for any model."""
 PERSISTENT = 100_000
 """DeepSpeed's `stage3_param_persistence_threshold`: weights up to so many entries stay whole."""
 REUSE = 1_000_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from sno_dist.config.load import dump, flatten, run_folder
-from sno_dist.config.schema import Config
+from sno_dist.config.schema import Config, Training
 from sno_dist.embedding.table import EmbeddingTable
 from sno_dist.errors import ConfigError, Preempted, RunError
 from sno_dist.judge.find import find_judge
@@ -20,7 +21,7 @@ from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import TRAINING
 from sno_dist.runtime import collectives
-from sno_dist.runtime.accelerator import autocast, build_accelerator
+from sno_dist.runtime.accelerator import autocast, build_accelerator, engine_name
 from sno_dist.runtime.lock import locked
 from sno_dist.runtime.progress import Progress, say
 from sno_dist.runtime.provenance import write_provenance
@@ -79,8 +80,8 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
             if collectives.world().is_main:
                 (run / "config.yaml").write_text(dump(config))
                 write_provenance(run, {"shards": manifest.digest, "embedding": table.digest})
-            state = found and found.read()
-            _Training(config, manifest, table, accelerator, inputs, state).run()
+            # no name for what is read: a whole snapshot would stay in memory for the run
+            _Training(config, manifest, table, accelerator, inputs, found and found.read()).run()
     return open_checkpoint(config)
 
 
@@ -293,10 +294,27 @@ def _check(config: Config) -> None:
             fix="set training.references=0 or model.autoencoder.kind=identity",
         )
     size = collectives.world().size
+    _check_passes(config.training, size)
     if size > config.training.distributions:
         raise ConfigError(
             "more ranks than distributions in a batch",
             where="training.distributions",
             got=f"{size} ranks, {config.training.distributions} distributions",
             fix="raise training.distributions or launch fewer ranks",
+        )
+
+
+def _check_passes(training: Training, size: int) -> None:
+    """Engines that share gradients meet in each pass; data parallel ranks in the last alone."""
+    micro, count = training.micro, training.distributions
+    if micro is None or engine_name() == "data_parallel":
+        return
+    most, least = (math.ceil(share / micro) for share in (math.ceil(count / size), count // size))
+    if most != least:
+        raise ConfigError(
+            "ranks would make different numbers of passes and wait for each other",
+            where="training.micro",
+            got=f"{count} distributions on {size} ranks, {micro} a pass",
+            expected="as many passes on each rank",
+            fix=f"take training.distributions as a multiple of {size * micro}",
         )

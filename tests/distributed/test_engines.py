@@ -165,3 +165,11 @@ def test_numerics_in_a_deepspeed_file_are_refused(
     done = train(fresh(reference, told.replace(" ", "_")), engine, ranks=1)
     assert done.returncode
     assert told in done.stderr
+
+
+def test_passes_that_ranks_would_not_share_are_refused(reference: Path) -> None:
+    settings = ("training.distributions=5", "training.micro=1")
+    done = train(fresh(reference, "passes"), FULLY_SHARDED, *settings)
+    assert done.returncode
+    assert "different numbers of passes" in done.stderr
+    assert "take training.distributions as a multiple of 2" in done.stderr

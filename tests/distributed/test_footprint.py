@@ -30,8 +30,11 @@ pytestmark = pytest.mark.timeout(300)
 
 PROGRAM = Path(__file__).with_name("footprint_program.py")
 SLOTS, MICRO = 8, 2
-CASES: list[tuple[Engine, int]] = [("data_parallel", 1), ("data_parallel", 2), ("data_parallel", 4)]
-CASES += [(name, 2) for name in ("zero1", "zero2", "zero3", "fsdp")]
+SHARING: Sequence[Engine] = ("zero1", "zero2", "zero3", "fsdp")
+CASES: Sequence[tuple[Engine, int]] = [
+    *(("data_parallel", ranks) for ranks in (1, 2, 4)),
+    *((engine, 2) for engine in SHARING),
+]
 SEVERAL = [case for case in CASES if case[1] > 1]
 HELD = ("weights", "gradients", "moments", "master", "averages")
 Facts = list[dict[str, Any]]

@@ -43,6 +43,7 @@ def test_commands_are_listed_in_the_order_of_the_data_flow(
         "sample",
         "evaluate",
         "config",
+        "plan",
         "inspect",
         "doctor",
     ]

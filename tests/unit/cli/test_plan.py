@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sno_dist.cli.unbuilt import operator_of, population_of
+from sno_dist.cli.unbuilt import _count, operator_of, population_of
 from sno_dist.config.load import load_config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.errors import DataError
@@ -18,6 +18,7 @@ from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.pairs import PairSource
+from sno_dist.shards.sources.source import Distribution, Domain, Role
 from tests.unit.cli.run_cli import call
 
 Capture = pytest.CaptureFixture[str]
@@ -216,14 +217,23 @@ def test_passes_of_a_step_are_paid_for(capsys: Capture, tmp_path: Path) -> None:
     assert often["all-gather"] == once["all-gather"]
 
 
-def test_a_source_that_cannot_count_asks_for_its_shards(tmp_path: Path) -> None:
-    from sno_dist.cli.unbuilt import _count
-
+def test_a_source_that_cannot_count_asks_for_its_shards() -> None:
     class Drawn:
-        domain, shape, roles = "vector", (2,), ("model",)
+        """A source that knows its samples by drawing alone."""
 
-        def distributions(self) -> list[object]:
-            return []
+        domain: Domain = "vector"
+        shape = (2,)
+        roles: Sequence[Role] = ("model",)
+
+        def distributions(self) -> Sequence[Distribution]:
+            return [Distribution(name="a", split="seen")]
+
+        def draw(self, name: str, role: Role) -> np.ndarray:
+            del name, role
+            return np.zeros((3, 2), np.float32)
+
+        def audit(self) -> Mapping[str, object]:
+            return {}
 
     with pytest.raises(DataError, match=r"only by drawing.*do: run `sno-dist build-shards`"):
         _count(Drawn(), "a")

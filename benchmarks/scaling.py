@@ -1,0 +1,305 @@
+"""Two ranks over one, a thread each, in training and in sampling; and what crosses the wire.
+
+Two jobs live side by side: one process alone, and two ranks under `accelerate launch`, in a network
+of their own where that is permitted. They train the same global batches by `train` itself, then
+draw the same samples by `sample` itself, and take turns: while one works the other sleeps, so that
+what else the machine does hits both. The ratio is the median over pairs of neighbouring turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks import finish, machine
+from sno_dist.cli.unbuilt import operator_of, population_of
+from sno_dist.config.load import load_config
+from sno_dist.config.schema import Config
+from sno_dist.embedding.fit import fit_embedding
+from sno_dist.runtime import collectives
+from sno_dist.runtime.accelerator import start
+from sno_dist.runtime.artifact import write_json
+from sno_dist.sampling.sample import sample
+from sno_dist.shards.build import build_shards
+from sno_dist.training import train as training
+from sno_dist.training.footprint import size_of, traffic_of
+
+ROOT = Path(__file__).resolve().parents[1]
+JOBS = {"alone": 1, "together": 2}
+"""Name -> ranks."""
+GOALS = {"ratio": 1.8, "wire": 0.05}
+LOOK = 0.002
+"""Seconds between two looks for a turn: a sleeper takes no share of a core."""
+PATIENCE = 1800.0
+"""Seconds after which a turn that has not ended is an error."""
+WAYS = (["unshare", "--net"], ["unshare", "--net", "--map-root-user"])
+UP = 'ip link set lo up && exec "$@"'
+
+
+# ------------------------------------------------------------------------------- a job
+
+
+class Turns:
+    """A job's turns, told by files; during training it stands in for the loop's progress bar.
+
+    Args:
+        folder: Where the files lie.
+        job: Its name.
+        length: Training steps of a turn.
+    """
+
+    def __init__(self, folder: Path, job: str, length: int) -> None:
+        self._folder, self._job, self._length = folder, job, length
+        self._number, self._done = 0, 0
+        self._start, self._carried = 0.0, 0
+
+    def begin(self) -> None:
+        """Sleep until it is this job's turn."""
+        _wait(self._folder / f"{self._job}-{self._number}.go")
+        self._start, self._carried = time.perf_counter(), _carried()
+
+    def end(self) -> None:
+        """Tell how long the turn was, and what the loopback interface carried."""
+        found = {"seconds": time.perf_counter() - self._start}
+        found["carried"] = _carried() - self._carried
+        if collectives.world().is_main:
+            write_json(self._folder / f"{self._job}-{self._number}.done", found)
+        self._number += 1
+
+    def __call__(self, total: int, label: str, *, done: int = 0) -> Turns:
+        """As `Progress` is made."""
+        del total, label, done
+        return self
+
+    def __enter__(self) -> Turns:
+        self.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count a step; after the last of a turn, sleep until the next."""
+        del note
+        self._done += count
+        if self._done % self._length:
+            return
+        self.end()
+        self.begin()
+
+
+def work(folder: Path, job: str, rounds: int, length: int, overrides: Sequence[str]) -> None:
+    """What each rank of a job does."""
+    torch.set_num_threads(1)
+    start()
+    config = load_config(None, [*overrides, f"run={folder}/{job}/run"])
+    manifest = build_shards(config)
+    turns = Turns(folder, job, length)
+    with patch.object(training, "Progress", turns):
+        checkpoint = training.train(config, manifest, fit_embedding(config, manifest))
+    # the turn that was begun after the last step ends with what only training's end does
+    turns.end()
+    for number in range(rounds):
+        own = load_config(None, [*overrides, f"run={folder}/{job}/samples-{number}"])
+        turns.begin()
+        sample(own, manifest, checkpoint)
+        turns.end()
+
+
+def _wait(path: Path, alive: Callable[[], bool] = lambda: True) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not path.exists():
+        if not alive() or time.monotonic() > limit:
+            raise SystemExit(f"{path.name} has not come; see the jobs' logs in {path.parent}")
+        time.sleep(LOOK)
+
+
+def _carried() -> int:
+    """Bytes that the loopback interface of this network has carried."""
+    lines = Path("/proc/self/net/dev").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+
+
+# ---------------------------------------------------------------------------- both jobs
+
+
+def isolation() -> list[str]:
+    """What to put before a command so that its network is its own; empty if not permitted."""
+    for way in WAYS:
+        inside = [*way, "sh", "-c", UP, "sh"]
+        try:
+            if not subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+                return inside
+        except FileNotFoundError:
+            return []
+    return []
+
+
+@contextmanager
+def jobs(folder: Path, options: argparse.Namespace, inside: list[str]) -> Iterator[list[Any]]:
+    """Both jobs, ended with the block."""
+    launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
+    launcher += ["launch/accelerate/one_machine.yaml", "--num_processes", str(JOBS["together"])]
+    shares = {"alone": [sys.executable], "together": [*inside, sys.executable, *launcher]}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    running = []
+    for job, command in shares.items():
+        words = ["-m", "benchmarks.scaling", *options.overrides]
+        words += ["--job", job, "--folder", str(folder)]
+        words += ["--rounds", str(options.rounds), "--length", str(options.length)]
+        with (folder / f"{job}.log").open("w") as log:
+            process = subprocess.Popen(
+                [*command, *words], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+        running.append(process)
+    try:
+        yield running
+    finally:
+        for process in running:
+            # TERM, not KILL: the launcher passes it on to its ranks
+            process.terminate()
+            process.wait(60)
+
+
+def take_turns(folder: Path, running: list[Any], count: int) -> list[dict[str, Any]]:
+    """Let the jobs take so many turns each; who begins alternates."""
+
+    def alive() -> bool:
+        return all(process.poll() is None for process in running)
+
+    found = []
+    for number in range(count):
+        turn: dict[str, Any] = {}
+        for job in JOBS if number % 2 == 0 else reversed(JOBS):
+            (folder / f"{job}-{number}.go").touch()
+            done = folder / f"{job}-{number}.done"
+            # the last turn's end is the jobs' own
+            _wait(done, alive if number < count - 1 else lambda: True)
+            turn[job] = json.loads(done.read_text())
+        found.append(turn)
+        print({job: round(turn[job]["seconds"], 2) for job in JOBS}, file=sys.stderr)
+    return found
+
+
+def speed(turns: list[dict[str, Any]], samples: int) -> dict[str, Any]:
+    """The figures of one stage, without its first turn, which warms up."""
+    seconds = {job: [turn[job]["seconds"] for turn in turns[1:]] for job in JOBS}
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+    return {
+        "samples_per_second": {
+            job: round(samples / statistics.median(own), 1) for job, own in seconds.items()
+        },
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_of_totals": round(sum(seconds["alone"]) / sum(seconds["together"]), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "met": statistics.median(ratios) >= GOALS["ratio"],
+    }
+
+
+def wire(turns: list[dict[str, Any]], config: Config, steps: int, ours: bool) -> dict[str, Any]:
+    """Bytes that a rank sends in a step, beside what `plan` says."""
+    ranks = JOBS["together"]
+    manifest, _ = population_of(config)
+    size = size_of(operator_of(config, manifest)[0])
+    planned = traffic_of(size, "data_parallel", ranks, backend="gloo").total
+    if not ours:
+        return {"planned": planned, "sent": None, "why": "no network of its own is permitted here"}
+    sent = statistics.median(turn["together"]["carried"] for turn in turns[1:]) / steps / ranks
+    error = sent / planned - 1
+    return {
+        "planned": round(planned),
+        "sent": round(sent),
+        "error": round(error, 4),
+        "met": abs(error) <= GOALS["wire"],
+    }
+
+
+def settings(folder: Path, options: argparse.Namespace) -> list[str]:
+    """The run of both jobs: the default operator, and samples that cut into even units."""
+    # one turn to warm up; nothing is saved or shown before the last step
+    steps = (options.rounds + 1) * options.length
+    return [
+        f"shards.path={folder}/shards",
+        "shards.source.model=300",
+        "shards.source.judge=1",
+        "shards.source.reference=2",
+        "judge=null",
+        f"training.steps={steps}",
+        f"training.save_every={steps}",
+        f"training.picture_every={steps}",
+        "training.workers=0",
+        "sampling.guidance=1.0",
+        "sampling.contexts=[10]",
+        "sampling.distributions=16",
+        "sampling.samples=50",
+        "sampling.batch=400",
+        *options.overrides,
+    ]
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All turns of both jobs."""
+    options.overrides = settings(folder, options)
+    config = load_config(None, [*options.overrides, f"run={folder}/run"])
+    build_shards(config)
+    inside = isolation()
+    steps, draws = options.rounds + 1, options.rounds + 1
+    with jobs(folder, options, inside) as running:
+        # between the stages a turn for the end of training: its checkpoint and pictures
+        turns = take_turns(folder, running, steps + 1 + draws)
+    batch = config.training.distributions * config.training.targets
+    # whole sets of seen and unseen distributions, and those of ten samples
+    drawn = 3 * (config.sampling.distributions or 0) * config.sampling.samples
+    return {
+        "benchmark": "scaling",
+        "machine": machine(),
+        "precision": config.training.precision,
+        "ranks": JOBS,
+        "threads_per_rank": 1,
+        "shape": {"P": config.training.distributions, "B": config.training.targets},
+        "training": speed(turns[:steps], batch * options.length),
+        "sampling": speed(turns[steps + 1 :], drawn),
+        "wire": wire(turns[:steps], config, options.length, bool(inside)),
+        "goals": GOALS,
+    }
+
+
+def main() -> None:
+    """Measure, print the figures, and say whether the goals are met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8, help="pairs of turns of each stage")
+    parser.add_argument("--length", type=int, default=20, help="training steps of a turn")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="section.key=value")
+    options = parser.parse_args()
+    if options.job:
+        draws = options.rounds + 1
+        work(options.folder, options.job, draws, options.length, options.overrides)
+        return
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        finish(measure(Path(folder), options), options.out)
+
+
+if __name__ == "__main__":
+    main()
