@@ -76,7 +76,7 @@ class GaussianMixture:
         """
         if log_weights is None:
             log_weights = torch.full_like(centres[..., 0], -math.log(centres.shape[1]))
-        variances = deviation.square().reshape(len(centres), 1, -1, 1).to(centres)
+        variances = deviation.to(centres).square().reshape(len(centres), 1, -1, 1)
         variances = variances.expand(centres[:, None].shape)
         return cls(
             log_weights=log_weights, centres=centres[:, None], covariance=Diagonal(variances)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sno_dist.diffusion.gaussian_mixture import GaussianMixture
 from sno_dist.diffusion.schedule import Schedule, like
 
 
@@ -19,26 +19,20 @@ class Mixture:
     deviation: float
 
     def score(self, schedule: Schedule):
-        """s(x, t), exact."""
+        """s(x, t), exact, differentiable."""
 
         def at(x: Tensor, t: Tensor) -> Tensor:
-            x = x.requires_grad_() if not x.requires_grad else x
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(
-                    self.log_density(x, schedule, t).sum(), x, create_graph=x.grad_fn is not None
-                )
-            return gradient
+            return self._noised(schedule, t).score(x[None])[0]
 
         return at
 
     def log_density(self, x: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
         """ln p_t(x)."""
-        alpha = like(schedule.alpha(t), x)
-        variance = (alpha * self.deviation).square() + like(schedule.sigma(t), x).square()
-        gap = (x[:, None, :] - alpha[:, :, None] * self.means).square().sum(-1)
-        dims = x.shape[1]
-        logs = -0.5 * gap / variance - 0.5 * dims * (math.log(2 * math.pi) + variance.log())
-        return logs.logsumexp(1) - math.log(len(self.means))
+        return self._noised(schedule, t).log_density(x[None])[0]
+
+    def _noised(self, schedule: Schedule, t: Tensor) -> GaussianMixture:
+        law = GaussianMixture.isotropic(self.means[None], torch.tensor([self.deviation]))
+        return law.noised(schedule.alpha(t)[None], schedule.sigma(t)[None])
 
 
 class Gaussian:
