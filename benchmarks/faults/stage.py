@@ -109,7 +109,8 @@ class Stage:
             path.relative_to(folder)
             for folder in (mine, theirs)
             for path in folder.rglob("*")
-            if path.is_file()
+            # names that begin with a dot are for resuming, and belong to no artifact
+            if path.is_file() and not _is_hidden(path.relative_to(folder))
         }
         told = []
         for name in sorted(names):
@@ -167,7 +168,7 @@ def damaged(root: Path) -> list[str]:
     """Artifacts that claim to be whole and are not, among those that readers look at."""
     found = []
     for path in sorted(path.parent for path in root.rglob("COMPLETE")):
-        if any(part.startswith(".") for part in path.relative_to(root).parts):
+        if _is_hidden(path.relative_to(root)):
             continue
         try:
             open_artifact(path, json.loads((path / "COMPLETE").read_text())["kind"])
@@ -177,6 +178,10 @@ def damaged(root: Path) -> list[str]:
     if pointer.is_file() and not is_complete(pointer.parent / pointer.read_text().strip()):
         found.append("run/training/LATEST names a checkpoint that is not whole")
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _times(files: Iterable[str]) -> dict[str, int]:

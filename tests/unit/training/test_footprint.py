@@ -14,6 +14,7 @@ from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.nn.tokens import TokenBlock
 from sno_dist.training import step
 from sno_dist.training.footprint import (
+    BUCKET,
     ENGINES,
     TERMS,
     Engine,
@@ -80,6 +81,8 @@ def test_launch_leaves_deepspeed_the_sizes_that_are_reckoned_with() -> None:
     assert {path.stem for path in files} == {name for name in ENGINES if "zero" in name}
     for path in files:
         section = json.loads(path.read_text())["zero_optimization"]
+        buckets = {section.pop(f"{use}_bucket_size") for use in ("reduce", "allgather")}
+        assert buckets == {BUCKET}, path
         assert section.keys() <= {"stage", "offload_optimizer"}, path
 
 
@@ -97,7 +100,7 @@ def test_data_parallel_holds_sixteen_bytes_a_weight_and_two_copies_more() -> Non
 
 def test_zero_divides_what_its_stage_is_named_for() -> None:
     """Rajbhandari et al. 2020, table 1, with float32 and DeepSpeed's master copy."""
-    n, ranks, bucket = BIG, 8, 4 * (500_000_000 + BIG)
+    n, ranks, bucket = BIG, 8, 4 * (BUCKET + BIG)
     one, two, three = (
         memory_of(size((1000, n // 1000)), name, ranks) for name in ("zero1", "zero2", "zero3")
     )
