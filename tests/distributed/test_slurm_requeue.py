@@ -65,8 +65,8 @@ def test_a_preempted_job_is_requeued_once_by_itself_or_by_slurm(
     urgent = desk.slurm.call("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--wrap=:")
     desk.slurm.wait(urgent.strip(), 60, JobState="COMPLETED")
     assert desk.slurm.job(job)["Restarts"] == "1"
-    # without grace Slurm kills the tasks and the script: if the script sees the one before the other
-    # comes, it asks too, and Slurm answers that the job is pending already
+    # without grace Slurm kills the tasks and the script: if the script sees the one before the
+    # other comes, it asks too, and Slurm answers that the job is pending already
     assert SAID in desk.said(job) or not itself
     desk.slurm.call("scancel", job)
 
