@@ -101,8 +101,9 @@ class Trial:
         elif part < 0.8:
             self.until(command, self.source.randint(1, self.stage.items - 1))
             self.pause(self.clock.pace)
-        elif part < 0.9 or not self.stage.last:
-            self.until(command, self.stage.items)
+            return
+        self.until(command, self.stage.items)
+        if part < 0.9 or not self.stage.last:
             self.pause(self.clock.tail)
         else:
             wait(lambda: self.stage.is_closing(self.place), command, self.patience)
@@ -129,6 +130,7 @@ class Trial:
             Late: If the command ends before.
         """
         wait(lambda: self.stage.done(self.place) >= items, command, self.patience)
+        self.note()
 
     def pause(self, most: float) -> float:
         """Sleep for a random time; how long."""
