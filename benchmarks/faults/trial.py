@@ -101,12 +101,9 @@ class Trial:
         elif part < 0.8:
             self.until(command, self.source.randint(1, self.stage.items - 1))
             self.pause(self.clock.pace)
-            return
-        self.until(command, self.stage.items)
-        if part < 0.9 or not self.stage.last:
-            self.pause(self.clock.tail)
         else:
-            wait(lambda: self.stage.is_closing(self.place), command, self.patience)
+            self.until(command, self.stage.items)
+            self._end_of(command, closing=part > 0.9)
 
     def send(self, command: Command, role: Role, number: signal.Signals) -> None:
         """Send a random process of a role a signal, as soon as there is one.
@@ -158,6 +155,13 @@ class Trial:
         for command in self._running:
             command.kill()
         self.stack.close()
+
+    def _end_of(self, command: Command, *, closing: bool) -> None:
+        """Wait for a random moment after the last item, or for when what was made is published."""
+        if closing and self.stage.last:
+            wait(lambda: self.stage.is_closing(self.place), command, self.patience)
+        else:
+            self.pause(self.clock.tail)
 
     def _watch(self) -> None:
         for item, time_ in self.stage.finished(self.place).items():
