@@ -68,8 +68,8 @@ class KernelMeans(FeatureMap):
 
     def sums(self, x: Tensor, lengths: Tensor) -> Sums:
         """Without a row for every sample."""
-        used, anchors = x[: int(lengths.sum())], self.lengths.tolist()
-        total = pair_sums(self.kernel, used, lengths.tolist(), self.anchors.double(), anchors)
+        used, right = x[: int(lengths.sum())], self.kernel.right(self.anchors.double())
+        total = pair_sums(self.kernel, used, lengths.tolist(), right, self.lengths.tolist())
         return Sums(total=total / self.lengths, count=lengths.to(total))
 
 

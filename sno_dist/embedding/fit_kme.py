@@ -134,7 +134,8 @@ def _error(feature_map: FeatureMap, kernel: Kernel, sets: SampleSets) -> tuple[f
     rows = torch.cat(taken)
     features = feature_map.weigh(feature_map.sums(rows, lengths).mean)
     pairs = torch.outer(lengths, lengths)
-    exact = pair_sums(kernel, rows, lengths.tolist(), rows, lengths.tolist()).cpu() / pairs
+    each = lengths.tolist()
+    exact = pair_sums(kernel, rows, each, kernel.right(rows), each).cpu() / pairs
     return float((features @ features.T - exact).abs().max()), float(exact.max())
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -73,8 +73,11 @@ def gram_matrix(sets: Sets, kernel: Kernel, folder: Path) -> Tensor:
     tiles = list(combinations_with_replacement(panels, 2))
     gram = torch.zeros(len(sets.lengths), len(sets.lengths), dtype=torch.float64)
     todo = _recall(gram, tiles, folder)
+    held: tuple[range, Any] = range(0), None
     for rows, columns in share_of(todo, PHASE):
-        values = _tile(sets, kernel, rows, columns)
+        if rows != held[0]:
+            held = rows, kernel.right(sets.panel(rows))
+        values = _tile(sets, kernel, *held, columns)
         _keep(_file(folder, rows, columns), values)
         gram[_place(rows, columns)] = values
     gram = collectives.sum_over_ranks(gram, PHASE)
@@ -108,12 +111,11 @@ def _recall(
     return [tile for tile, is_there in zip(tiles, there, strict=True) if not is_there]
 
 
-def _tile(sets: Sets, kernel: Kernel, rows: range, columns: range) -> Tensor:
-    """The mean kernel between each two sets of two panels."""
-    x = sets.panel(rows)
-    y = x if columns == rows else sets.panel(columns)
+def _tile(sets: Sets, kernel: Kernel, rows: range, form: Any, columns: range) -> Tensor:
+    """The mean kernel between each two sets of two panels, the first in the kernel's right form."""
     n, m = ([sets.lengths[item] for item in panel] for panel in (rows, columns))
-    return pair_sums(kernel, x, n, y, m).cpu() / torch.outer(torch.tensor(n), torch.tensor(m))
+    total = pair_sums(kernel, sets.panel(columns), m, form, n).T.cpu()
+    return total / torch.outer(torch.tensor(n), torch.tensor(m))
 
 
 def _place(rows: range, columns: range) -> tuple[slice, slice]:

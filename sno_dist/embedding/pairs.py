@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sno_dist.embedding.kernels import Kernel, Samples, as_matrix, by_openblas
@@ -26,7 +29,7 @@ def pair_sums(
     kernel: Kernel,
     x: Tensor,
     x_lengths: Sequence[int],
-    y: Tensor,
+    right: Any,
     y_lengths: Sequence[int],
 ) -> Tensor:
     """Sums of the kernel over all pairs between the sets of two panels.
@@ -38,36 +41,50 @@ def pair_sums(
         kernel: The kernel.
         x: (sum of n, D) float64, the samples of G sets laid end to end.
         x_lengths: n of each set.
-        y: (sum of m, D) float64, of H sets.
+        right: `kernel.right` of (sum of m, D) float64, the samples of H sets; made once where
+            they meet many others.
         y_lengths: m of each.
 
     Returns:
         (G, H) float64.
     """
-    right, lengths = kernel.right(y), list(y_lengths)
+    lengths, width = list(y_lengths), sum(y_lengths)
     # As many rows at least as samples have entries, or the matrix product waits for memory.
-    lines = max(1, min(LINES, max(BLOCK // max(1, len(y)), x.shape[1])))
-    # One piece of memory for all blocks: fresh pages cost as much as the passes over them.
-    space, sums = x.new_empty(min(lines, len(x)), len(y)), []
-    with _one_pool(by_openblas(x)):
-        for rows in x.split(lines):
+    lines = max(1, min(LINES, max(BLOCK // max(1, width), x.shape[1])))
+    blocks, sums = range(0, len(x), lines), x.new_empty(len(x), len(lengths))
+
+    def fill(chosen: range) -> None:
+        # One piece of memory for all blocks: fresh pages cost as much as the passes over them.
+        space = x.new_empty(min(lines, len(x)), width)
+        for start in chosen:
+            rows = x[start : start + lines]
             values = kernel.values(kernel.left(rows), right, space[: len(rows)])
-            sums.append(torch.stack([part.sum(1) for part in values.split(lengths, 1)], 1))
-    return torch.stack([part.sum(0) for part in torch.cat(sums).split(list(x_lengths))])
+            for column, part in enumerate(values.split(lengths, 1)):
+                sums[start : start + lines, column] = part.sum(1)
+
+    threads = torch.get_num_threads() if by_openblas(x) else 1
+    with _side_by_side(threads) as run:
+        list(run(fill, [blocks[first::threads] for first in range(threads)]))
+    return torch.stack([part.sum(0) for part in sums.split(list(x_lengths))])
 
 
 @contextmanager
-def _one_pool(active: bool) -> Iterator[None]:
-    """Torch on one thread: two pools that take turns wait for each other's idling threads."""
-    threads = torch.get_num_threads()
-    if not active or threads == 1:
-        yield
+def _side_by_side(threads: int) -> Iterator[Callable[..., Iterable[None]]]:
+    """`map` with calls side by side, and every library beneath them on one thread.
+
+    Two libraries that take turns, each on all threads, wait for each other's idling ones; and
+    what NumPy leaves to one thread is then done on all.
+    """
+    if threads == 1:
+        yield map
         return
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+            yield pool.map
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def kernel_mean(x: Samples, y: Samples, kernel: Kernel) -> float:
@@ -86,7 +103,8 @@ def kernel_mean(x: Samples, y: Samples, kernel: Kernel) -> float:
     if not (len(x) and len(y)):
         raise ValueError("a kernel mean needs samples on both sides")
     a, b = kernel.align(as_matrix(x), as_matrix(y))
-    return float(pair_sums(kernel, a, [len(a)], b, [len(b)])) / (len(a) * len(b))
+    total = pair_sums(kernel, a, [len(a)], kernel.right(b), [len(b)])
+    return float(total) / (len(a) * len(b))
 
 
 def squared_distances(x: Samples, y: Samples) -> Tensor:
