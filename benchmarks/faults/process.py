@@ -42,7 +42,7 @@ class Ended:
         errors: The lines in which it told of an error: rank, or -1 in a plain process, and line.
         crashes: The last lines of tracebacks other than the launcher's, and of crashes.
         sent: The signal that it was sent, and to whom.
-        midway: Whether it was at its work when the fault hit it.
+        midway: Whether it was at its work when the fault hit it, and left some of it.
         seconds: From its start to the end of the last process.
         hung: Whether it had to be ended.
     """

@@ -96,6 +96,10 @@ class Stage:
         """Whether all that is left is to publish what was made."""
         return bool(self.last) and (place.root / self.hidden / self.last).is_file()
 
+    def is_complete(self, place: Place) -> bool:
+        """Whether what it makes is published."""
+        return is_complete(place.root / self.result)
+
     def finished(self, place: Place) -> dict[str, int]:
         """Finished items -> when they were written, of a stage that is at work or was stopped."""
         if not self.records:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class Trial:
     def end(self, command: Command) -> Ended:
         """Wait for a command's end, and for that of all that it started."""
         ended = command.end(self.patience, self._watch)
+        if self.stage.is_complete(self.place):
+            ended = replace(ended, midway=False)
         self._running.remove(command)
         self.attempts.append(ended)
         self.note()

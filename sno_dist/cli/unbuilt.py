@@ -28,6 +28,7 @@ def population_of(config: schema.Config) -> tuple[Manifest, str]:
         DataError: If the source's data is missing, or would have to be drawn to be counted.
         ArtifactError: If the shards are damaged.
     """
+    from sno_dist.diffusion.maps.factory import transform_of
     from sno_dist.shards.manifest import Entry, Manifest, open_manifest
     from sno_dist.shards.tar import Shard
 
@@ -45,7 +46,8 @@ def population_of(config: schema.Config) -> tuple[Manifest, str]:
             name=name, split="unseen" if split == "unseen" else "seen", roles={"model": [shard]}
         )
 
-    entries = source.shape[-1] if source.domain == "vector" else 1
+    free = transform_of(config.model.transform, tuple(source.shape)).free
+    entries = free[-1] if source.domain == "vector" else 1
     manifest = Manifest(
         root=root,
         population=config.name,
@@ -55,6 +57,7 @@ def population_of(config: schema.Config) -> tuple[Manifest, str]:
         shift=(0.0,) * entries,
         scale=(1.0,) * entries,
         entries=[entry(d.name, d.split) for d in source.distributions()],
+        transform=config.model.transform,
     )
     return manifest, f"{config.shards.source.kind}, not built yet"
 
@@ -104,12 +107,13 @@ def _source(shards: schema.Shards) -> Source:
 
 
 def _count(source: Source, name: str) -> int:
+    from sno_dist.shards.sources.dirichlet import DirichletSource
     from sno_dist.shards.sources.folder import FolderSource
     from sno_dist.shards.sources.gaussian_mixture import LatticeSource
     from sno_dist.shards.sources.pairs import PairSource
 
     match source:
-        case PairSource() | LatticeSource():
+        case PairSource() | LatticeSource() | DirichletSource():
             return source.counts["model"]
         case FolderSource():
             return len(source.rows[name]["model"])
@@ -142,8 +146,11 @@ def _fitted(config: schema.Config, manifest: Manifest) -> tuple[dict[str, Tensor
 def _shapes(section: schema.Kme, manifest: Manifest) -> tuple[dict[str, Tensor], str | None]:
     import torch
 
+    from sno_dist.diffusion.maps.factory import transform_of
+
     counts = [entry.count("model") for entry in manifest.split("seen")]
-    features, tensors = _map_shapes(section, counts, manifest.shape)
+    free = transform_of(manifest.transform, manifest.shape).free
+    features, tensors = _map_shapes(section, counts, free)
     components = section.components or max(1, min(len(counts) - 1, features))
     assumed = None
     if section.components is None:
@@ -181,6 +188,13 @@ def _map_shapes(
             taken = min(most, len(held)) * min(max(1, most // len(held)), *held)
             anchors = {"map.anchors": torch.empty(taken, dims, **double)}
             return taken, {**anchors, "map.whiten": torch.empty(taken, taken, **double)}
+        case schema.EigenForm():
+            from sno_dist.embedding.factory import make_kernel
+            from sno_dist.embedding.heat import HeatKernel
+
+            kernel = make_kernel(section.kernel, 1.0)
+            assert isinstance(kernel, HeatKernel), "the fit refuses others"
+            return len(kernel.damping(dims)), {"map.dims": torch.tensor(dims)}
         case schema.FourierForm():
             one = torch.ones((), dtype=torch.float64)
             extent = torch.ones(dims, dtype=torch.float64)

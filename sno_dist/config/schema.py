@@ -10,11 +10,13 @@ from pydantic import Field
 
 from sno_dist.config.sections.embedding import (
     Conditional,
+    EigenForm,
     Embedding,
     ExactForm,
     Form,
     FourierForm,
     GaussianKernel,
+    HeatKernel,
     Kernel,
     Kme,
     LaplaceKernel,
@@ -41,7 +43,7 @@ from sno_dist.config.sections.model import (
     ScoreNet,
     TokenOperator,
 )
-from sno_dist.config.sections.sampling import Baseline, Individual, Sampling
+from sno_dist.config.sections.sampling import Baseline, Individual, KernelModel, Oism, Sampling
 from sno_dist.config.sections.section import Natural, Section
 from sno_dist.config.sections.shards import (
     Digits,
@@ -61,6 +63,7 @@ __all__ = [
     "Config",
     "ConvAutoencoder",
     "Digits",
+    "EigenForm",
     "Embedding",
     "Evaluation",
     "ExactForm",
@@ -69,10 +72,12 @@ __all__ = [
     "FourierForm",
     "GaussianKernel",
     "GaussianMixture",
+    "HeatKernel",
     "IdentityAutoencoder",
     "Individual",
     "Judge",
     "Kernel",
+    "KernelModel",
     "Kme",
     "LaplaceKernel",
     "MaternKernel",
@@ -84,6 +89,7 @@ __all__ = [
     "Nomad",
     "NystromForm",
     "Objective",
+    "Oism",
     "PolynomialKernel",
     "Prototype",
     "RandomForm",

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from sno_dist.diffusion.divergence import divergence, probed
 
-__all__ = ["Field", "ScoreOf", "generalised", "generalised_probed", "implicit", "sliced"]
+__all__ = [
+    "Field",
+    "ProbedField",
+    "ScoreOf",
+    "generalised",
+    "generalised_probed",
+    "implicit",
+    "sliced",
+]
 
 ScoreOf = Callable[[Tensor], Tensor]
 """(N, d) points to (N, d) scores, each row from its own point alone."""

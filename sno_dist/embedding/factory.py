@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sno_dist.config import schema
+from sno_dist.diffusion.axes import Circle, OrnsteinUhlenbeck
 from sno_dist.embedding import kernels
 from sno_dist.embedding.feature_map import FeatureMap, KernelMeans, Nystrom, RandomFeatures
 from sno_dist.embedding.fourier import FourierQuadrature
+from sno_dist.embedding.heat import EigenFeatures, HeatKernel
 
 __all__ = ["make_feature_map", "make_kernel", "wants_median"]
 
@@ -39,6 +41,10 @@ def make_kernel(section: schema.Kernel, median: float) -> kernels.Kernel:
             return kernels.RationalQuadratic(section.bandwidth or median, section.alpha)
         case schema.PolynomialKernel():
             return kernels.Polynomial(section.degree, section.constant)
+        case schema.HeatKernel():
+            circle = section.noising == "circle"
+            axis = Circle(section.period) if circle else OrnsteinUhlenbeck()
+            return HeatKernel(axis, section.order, section.active, section.heat)
         case schema.SumKernel():
             terms = tuple(make_kernel(term, median) for term in section.terms)
             return kernels.WeightedSum(terms, section.weights or (1.0,) * len(terms))
@@ -62,3 +68,6 @@ def make_feature_map(section: schema.Kme, fitted: Mapping[str, Tensor]) -> Featu
             return RandomFeatures(own["frequencies"])
         case schema.NystromForm():
             return Nystrom(kernel, own["anchors"], own["whiten"])
+        case schema.EigenForm():
+            assert isinstance(kernel, HeatKernel), "refused where it is fitted"
+            return EigenFeatures(kernel, own["dims"])

@@ -17,18 +17,34 @@ class Sums:
     Args:
         total: (P, ...) sums.
         count: (P,) how many samples each is of.
+        latents: (P, Z) sums of the standardised latents, where a closed-form base asks for them.
     """
 
     total: Tensor
     count: Tensor
+    latents: Tensor | None = None
 
     def __add__(self, other: Sums) -> Sums:
         """Sums over the union of disjoint sets: shards, ranks and sites add up."""
-        return Sums(total=self.total + other.total, count=self.count + other.count)
+        return Sums(
+            total=self.total + other.total,
+            count=self.count + other.count,
+            latents=None if self.latents is None else self.latents + other.of_latents,
+        )
 
     def __sub__(self, other: Sums) -> Sums:
         """Sums without those of a part that is taken back."""
-        return Sums(total=self.total - other.total, count=self.count - other.count)
+        return self + Sums(
+            total=-other.total,
+            count=-other.count,
+            latents=None if other.latents is None else -other.latents,
+        )
+
+    @property
+    def of_latents(self) -> Tensor:
+        """The latents' sums, where they were asked for."""
+        assert self.latents is not None, "sums with latents and without do not merge"
+        return self.latents
 
     @property
     def mean(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sno_dist.config import schema
 from sno_dist.embedding import stream
+from sno_dist.embedding.heat import HeatKernel
 from sno_dist.embedding.kernels import Gaussian, Kernel, Radial
 from sno_dist.embedding.sets import SampleSets
 from sno_dist.errors import ConfigError
@@ -18,6 +19,8 @@ __all__ = ["fit_map", "spectral_frequencies"]
 
 AXES = 3
 """Dimensions up to which a product of trapezoid rules is affordable."""
+EIGENFUNCTIONS = 1 << 15
+"""Eigenfunctions that are affordable for every sample."""
 RANK = 1e-10
 """Eigenvalues of the anchors' kernel matrix below this share of the largest are rounding."""
 
@@ -37,6 +40,8 @@ def fit_map(form: schema.Form, kernel: Kernel, sets: SampleSets) -> dict[str, Te
             return _random(form, kernel, sets)
         case schema.NystromForm():
             return _nystrom(form, kernel, sets)
+        case schema.EigenForm():
+            return _eigen(kernel, sets)
         case schema.ExactForm():
             raise ValueError("the exact form is fitted from the Gram matrix")
 
@@ -110,6 +115,25 @@ def _nystrom(form: schema.NystromForm, kernel: Kernel, sets: SampleSets) -> dict
     kept = values > RANK * values[-1]
     roots = torch.where(kept, values.clamp(min=float(values[-1]) * RANK).rsqrt(), 0)
     return _named({"anchors": anchors, "whiten": (vectors * roots) @ vectors.T})
+
+
+def _eigen(kernel: Kernel, sets: SampleSets) -> dict[str, Tensor]:
+    if not isinstance(kernel, HeatKernel):
+        raise ConfigError(
+            "eigenfunctions are those of the heat kernel",
+            where="embedding.kernel.kind",
+            got=type(kernel).__name__,
+            fix="set embedding.kernel.kind=heat or another embedding.form.kind",
+        )
+    if len(kernel.basis(sets.dims).indices) > EIGENFUNCTIONS:
+        raise ConfigError(
+            "the heat kernel takes too many eigenfunctions in so many dimensions",
+            where="embedding.kernel.order",
+            got=f"{len(kernel.basis(sets.dims).indices):,} in {sets.dims} dimensions",
+            expected=f"at most {EIGENFUNCTIONS:,}",
+            fix="lower embedding.kernel.order, or set embedding.kernel.active=1 or 2",
+        )
+    return _named({"dims": torch.tensor(sets.dims)})
 
 
 def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sno_dist.diffusion.maps.factory import transform_of
 from sno_dist.shards.manifest import Entry, Manifest
 from sno_dist.shards.reader import Reader
 
@@ -32,7 +33,8 @@ class SampleSets:
         self._shift, self._scale = np.asarray(manifest.shift), np.asarray(manifest.scale)
         counts = [entry.count("model") for entry in entries]
         self.lengths = [count if limit is None else min(count, limit) for count in counts]
-        self.dims = int(np.prod(manifest.shape))
+        self._transform = transform_of(manifest.transform, manifest.shape)
+        self.dims = int(np.prod(self._transform.free))
 
     def __len__(self) -> int:
         """How many sets."""
@@ -42,7 +44,8 @@ class SampleSets:
         """The first `count` samples of one set, or all of it: (n, D) float64."""
         size = self.lengths[item] if count is None else min(count, self.lengths[item])
         raw = self._reader.take(self._entries[item], "model", np.arange(size))
-        rows = (raw.astype(np.float64) - self._shift) / self._scale
+        free = self._transform.inverse(torch.from_numpy(raw.astype(np.float64))).numpy()
+        rows = (free - self._shift) / self._scale
         return torch.from_numpy(rows.reshape(size, -1)).to(self._device)
 
     def panel(self, items: Sequence[int]) -> Tensor:

@@ -10,18 +10,29 @@ from torch import Tensor, nn
 
 from sno_dist.config import schema
 from sno_dist.diffusion import schedule as sde
+from sno_dist.diffusion.maps.factory import transform_of
+from sno_dist.diffusion.maps.transform import Transform
 from sno_dist.embedding.embedder import Conditional, Embedder, Prototype
 from sno_dist.embedding.factory import make_feature_map
 from sno_dist.embedding.kme import Kme
 from sno_dist.embedding.set_encoder import SetEncoder
 from sno_dist.errors import ConfigError
 from sno_dist.model import autoencoder as vae
+from sno_dist.score.base import GaussianBase
 from sno_dist.score.mixture import MixtureHead
 from sno_dist.score.nomad import Nomad
 from sno_dist.score.scorenet import ScoreNet
 from sno_dist.score.tokens import TokenOperator
 
-__all__ = ["OperatorSpec", "make_autoencoder", "make_embedder", "make_network", "make_schedule"]
+__all__ = [
+    "OperatorSpec",
+    "make_autoencoder",
+    "make_base",
+    "make_embedder",
+    "make_network",
+    "make_schedule",
+    "make_transform",
+]
 
 
 class OperatorSpec(BaseModel):
@@ -32,7 +43,8 @@ class OperatorSpec(BaseModel):
         embedding: The config's section.
         domain: "image" (uint8) or "vector" (float32).
         shape: One sample's shape.
-        shift: Subtracted from a sample's entries: one value, or one for each of the last axis.
+        shift: Subtracted from a sample's entries, of its free coordinates' where the model has a
+            transform: one value, or one for each of the last axis.
         scale: Then divided by.
         seen: Names of the training distributions, in the order of the table's rows.
     """
@@ -57,6 +69,17 @@ def make_schedule(section: schema.Schedule) -> sde.Schedule:
             return sde.VariancePreserving(section.beta_min, section.beta_max)
         case "sub_vp":
             return sde.SubVariancePreserving(section.beta_min, section.beta_max)
+
+
+def make_transform(spec: OperatorSpec) -> Transform:
+    """What stands between samples and their free coordinates.
+
+    Raises:
+        ConfigError: If it does not fit the data's shape, the likelihood, or shift and scale.
+    """
+    transform = transform_of(spec.model.transform, spec.shape)
+    _check_free(spec, transform.free)
+    return transform
 
 
 def make_autoencoder(spec: OperatorSpec) -> vae.Autoencoder:
@@ -107,6 +130,36 @@ def make_embedder(
             return Kme(make_feature_map(section, fitted), fitted, fixed=section.fixed)
         case schema.Conditional():
             return Conditional(len(spec.seen), section.features)
+
+
+def make_base(spec: OperatorSpec, dims: int) -> GaussianBase | None:
+    """The closed-form score beneath the network's.
+
+    Args:
+        spec: The operator's description.
+        dims: Z, entries of a latent.
+
+    Raises:
+        ConfigError: If it does not go with the embedding or the prediction.
+    """
+    if spec.model.base == "none":
+        return None
+    if spec.model.prediction != "edm":
+        raise ConfigError(
+            "a closed-form base is part of the preconditioning",
+            where="model.prediction",
+            got=spec.model.prediction,
+            expected="edm",
+            fix="set model.prediction=edm or model.base=none",
+        )
+    if isinstance(spec.embedding, schema.Conditional):
+        raise ConfigError(
+            "a closed-form base is told by context sets",
+            where="model.base",
+            got="an embedding that has none",
+            fix="set model.base=none or another embedding.kind",
+        )
+    return GaussianBase(dims)
 
 
 def make_network(
@@ -162,6 +215,25 @@ def _check_likelihood(spec: OperatorSpec) -> None:
             where="model.likelihood",
             got=f"vectors of {spec.shape[-1]} numbers",
             fix="set model.likelihood=gaussian",
+        )
+
+
+def _check_free(spec: OperatorSpec, free: tuple[int, ...]) -> None:
+    if spec.model.transform.kind == "none":
+        return
+    if spec.model.likelihood == "bernoulli":
+        raise ConfigError(
+            "a Bernoulli likelihood is for pixels, and free coordinates are none",
+            where="model.likelihood",
+            got=f"model.transform.kind={spec.model.transform.kind}",
+            fix="set model.likelihood=gaussian",
+        )
+    if len(spec.shift) not in (1, free[-1]) or len(spec.scale) not in (1, free[-1]):
+        raise ConfigError(
+            "shift and scale that are not of the free coordinates",
+            where="model.transform",
+            got=f"{len(spec.shift)} and {len(spec.scale)} numbers",
+            expected=f"1 or {free[-1]} each",
         )
 
 

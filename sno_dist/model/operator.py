@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,18 +18,22 @@ from sno_dist.diffusion.objective import posterior_noise, times, weights
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.schedule import like
 from sno_dist.diffusion.solvers import Noise
-from sno_dist.embedding.features import Sums
+from sno_dist.embedding.features import Sums, sum_features
 from sno_dist.errors import DataError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import (
     OperatorSpec,
     make_autoencoder,
+    make_base,
     make_embedder,
     make_network,
     make_schedule,
+    make_transform,
 )
+from sno_dist.model.latent import LatentMoments, latent_sums
 from sno_dist.model.pretrained import SPEC, WEIGHTS, read_pretrained
 from sno_dist.score.guidance import guided
+from sno_dist.score.losses import score_losses
 from sno_dist.score.preconditioned import PreconditionedScore
 
 __all__ = ["ScoreNeuralOperator"]
@@ -36,7 +42,8 @@ __all__ = ["ScoreNeuralOperator"]
 class ScoreNeuralOperator(nn.Module):
     """One generative model over many distributions; the one module that training wraps.
 
-    Units: *data* as given by the user (uint8 pixels, floats); *model* after shift and scale;
+    Units: *data* as given by the user (uint8 pixels, floats); *free* coordinates, where the model
+    has a transform of constrained data; *model* after shift and scale of these;
     *latent* the autoencoder's, standardised by its running mean and deviation, (N, Z).
 
     Args:
@@ -53,11 +60,13 @@ class ScoreNeuralOperator(nn.Module):
     def __init__(self, spec: OperatorSpec, fitted: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.spec = spec
-        self.autoencoder = make_autoencoder(spec)
+        self.transform = make_transform(spec)
+        self.autoencoder = make_autoencoder(spec.model_copy(update={"shape": self.transform.free}))
         self.embedder = make_embedder(spec, self.autoencoder.layout, fitted or {})
         network = make_network(spec.model.network, self.autoencoder.layout, self.embedder.layout)
         self.schedule = make_schedule(spec.model.schedule)
-        self.score_model = PreconditionedScore(network, self.schedule, spec.model.prediction)
+        base = make_base(spec, self.autoencoder.size)
+        self.score_model = PreconditionedScore(network, self.schedule, spec.model.prediction, base)
         self.null = nn.Parameter(torch.zeros(self.embedder.size))
         dims = self.autoencoder.size
         self.register_buffer("shift", torch.tensor(spec.shift))
@@ -87,8 +96,8 @@ class ScoreNeuralOperator(nn.Module):
             dtype: Of the matrix products; none: the weights' own.
 
         Returns:
-            "total", "reconstruction", "kl", "score": means over the batch; "latent_sum",
-            "latent_square": (Z,) float64 sums over the batch, for the running statistics.
+            "total", "reconstruction", "kl", "score": means over the batch; "latent": sums over
+            the batch for the running statistics, (`latent_entries`,) float64.
         """
         # Here and not around the call: an engine may switch off what surrounds it.
         device = self.null.device.type
@@ -107,8 +116,8 @@ class ScoreNeuralOperator(nn.Module):
             + kl_weight * losses["kl"]
             + objective.score * losses["score"]
         )
-        wide = raw.detach().double()
-        losses["latent_sum"], losses["latent_square"] = wide.sum(0), wide.square().sum(0)
+        grouped = raw.unflatten(0, batch.times.shape)
+        losses["latent"] = latent_sums(grouped, products=self.score_model.base is not None)
         return losses
 
     def _autoencoder_losses(
@@ -139,11 +148,19 @@ class ScoreNeuralOperator(nn.Module):
         noised = like(self.schedule.alpha(t), z) * z + like(self.schedule.sigma(t), z) * noise
         u = self._training_embedding(batch, objective.score_gradient)
         u = u.repeat_interleave(batch.targets.shape[1], 0)
-        u = torch.where(batch.null.flatten()[:, None], self.null, u)
+        u = torch.where(batch.null.flatten()[:, None], self.unknown, u)
         if batch.references.shape[1]:
             noise = self._mean_noise(batch, z, noised, t)
-        miss = (self.score_model(u, noised, t) - noise).square().sum(1)
-        return (weights(t, self.schedule, objective.weight) * miss).mean()
+        field = self._along_data, math.prod(self.transform.shape)
+        found = score_losses(self.score_model, objective.matching, u, noised, t, noise, field)
+        return (weights(t, self.schedule, objective.weight) * found).mean()
+
+    def _along_data(self, x: Tensor, probe: Tensor) -> Tensor:
+        """Gradients of random projections of the data, J'e, J the Jacobian of y by x: (N, Z)."""
+        free = x.unflatten(1, self.transform.free) * self.scale + self.shift
+        along = (self.transform.forward(free).flatten(1) * probe).sum()
+        (found,) = torch.autograd.grad(along, x, create_graph=True)
+        return found
 
     def _mean_noise(self, batch: Batch, z: Tensor, noised: Tensor, t: Tensor) -> Tensor:
         """The noise's mean given all targets and references, in data space: (P B, Z)."""
@@ -159,31 +176,45 @@ class ScoreNeuralOperator(nn.Module):
         return mean.flatten(0, 1)
 
     def _training_embedding(self, batch: Batch, share: float) -> Tensor:
-        if (rows := self.embedder.rows(batch.rows)) is not None:
-            return rows
-        with torch.set_grad_enabled(share > 0 and torch.is_grad_enabled()):
-            view = self._context_view(batch.context)
-        return self.embedder(_share_gradient(view, share), batch.lengths)
+        if (u := self.embedder.rows(batch.rows)) is None:
+            with torch.set_grad_enabled(share > 0 and torch.is_grad_enabled()):
+                view = self._context_view(batch.context)
+            u = self.embedder(_share_gradient(view, share), batch.lengths)
+        if self.score_model.base is None:
+            return u
+        with torch.no_grad():
+            told = sum_features(self._latents(batch.context), batch.lengths)
+        return torch.cat([u, self.score_model.base.statistic(told.mean, told.count)], 1)
+
+    @property
+    def latent_entries(self) -> int:
+        """Entries of the sums that `forward` gives and `update_latent` takes."""
+        dims = self.autoencoder.size
+        return 2 * dims * (1 if self.score_model.base is None else 1 + dims)
 
     @torch.no_grad()
-    def update_latent(self, total: Tensor, square: Tensor, count: float) -> None:
+    def update_latent(self, sums: Tensor, distributions: int, targets: int) -> None:
         """Move the latent's running statistics towards one global batch's.
 
         Args:
-            total: (Z,) float64 sum of the latents over all ranks.
-            square: (Z,) sum of their squares.
-            count: How many latents.
+            sums: Of "latent" over all ranks.
+            distributions: P of the global batch.
+            targets: B.
         """
-        if not self.autoencoder.trains:
+        base = self.score_model.base
+        if not (self.autoencoder.trains or base):
             return
         rate = max(0.01, 1.0 / (int(self.latent_updates) + 1))
-        mean = total / count
-        variance = (square / count - mean.square()).clamp_min(0)
-        old = self.latent_deviation.double().square()
-        self.latent_mean += (rate * (mean - self.latent_mean)).float()
-        # The floor keeps a collapsed dimension from being blown up to unit variance.
-        new = (old + rate * (variance - old)).clamp_min(1e-8)
-        self.latent_deviation.copy_(new.sqrt())
+        batch = LatentMoments.of(sums, self.autoencoder.size, distributions, targets)
+        if self.autoencoder.trains:
+            old = self.latent_deviation.double().square()
+            self.latent_mean += (rate * (batch.mean - self.latent_mean)).float()
+            # The floor keeps a collapsed dimension from being blown up to unit variance.
+            new = (old + rate * (batch.variance - old)).clamp_min(1e-8)
+            self.latent_deviation.copy_(new.sqrt())
+        if base is not None and batch.within is not None and batch.between is not None:
+            scale = torch.outer(self.latent_deviation, self.latent_deviation).double()
+            base.update(batch.within / scale, batch.between / scale, rate)
         self.latent_updates += 1
 
     # ------------------------------------------------------------------ use
@@ -203,7 +234,26 @@ class ScoreNeuralOperator(nn.Module):
     @torch.no_grad()
     def embed_sums(self, context: Tensor, lengths: Tensor) -> Sums:
         """Feature sums of context sets laid end to end; add those of shards, then read out."""
-        return self.embedder.sums(self._context_view(context), lengths)
+        sums = self.embedder.sums(self._context_view(context), lengths)
+        if self.score_model.base is None:
+            return sums
+        return replace(sums, latents=sum_features(self._latents(context), lengths).total)
+
+    @torch.no_grad()
+    def read_out(self, sums: Sums) -> Tensor:
+        """U of each of P context sets, (P, U), from their sums."""
+        u = self.embedder.read_out(sums.mean)
+        if self.score_model.base is None:
+            return u
+        mean = sums.of_latents / sums.count[:, None]
+        return torch.cat([u, self.score_model.base.statistic(mean, sums.count).to(u)], 1)
+
+    @property
+    def unknown(self) -> Tensor:
+        """U of a distribution of which nothing is known, (U,): what guidance moves away from."""
+        if self.score_model.base is None:
+            return self.null
+        return torch.cat([self.null, self.null.new_zeros(self.score_model.base.size)])
 
     @torch.no_grad()
     def embed(self, context: Tensor, *, chunk: int = 1024) -> Tensor:
@@ -222,7 +272,7 @@ class ScoreNeuralOperator(nn.Module):
         context = self._check(context)
         parts = [self.embed_sums(part, torch.tensor([len(part)])) for part in context.split(chunk)]
         sums = sum(parts[1:], parts[0])
-        return self.embedder.read_out(sums.mean)[0]
+        return self.read_out(sums)[0]
 
     @torch.no_grad()
     def draw(self, u: Tensor, noise: Noise, sampler: Sampler, guidance: float) -> Tensor:
@@ -237,7 +287,7 @@ class ScoreNeuralOperator(nn.Module):
         Returns:
             (N, *shape), data units: uint8 images, float32 vectors.
         """
-        score = guided(self.score_model, u, self.null, guidance)
+        score = guided(self.score_model, u, self.unknown, guidance)
         latents = sampler(score, self.schedule, lambda: noise().to(u.device))
         return self.decode(latents)
 
@@ -289,8 +339,9 @@ class ScoreNeuralOperator(nn.Module):
     ) -> Tensor:
         """Ln p(x | u) in nats by the probability-flow ODE.
 
-        Without an autoencoder it is the density of x in data units; with one it is the density
-        of the latent mean of x, since a decoder that changes dimension has no density.
+        Without an autoencoder it is the density of x in data units, of a composition that of all
+        shares but the last; with one it is the density of the latent mean of x, since a decoder
+        that changes dimension has no density.
 
         Args:
             u: (U,).
@@ -306,17 +357,18 @@ class ScoreNeuralOperator(nn.Module):
         if probes is not None:
             generator = torch.Generator().manual_seed(0)
             signs = torch.randint(0, 2, (probes, *z.shape), generator=generator).to(z) * 2 - 1
-        score = guided(self.score_model, u.expand(len(z), -1), self.null, 1.0)
+        score = guided(self.score_model, u.expand(len(z), -1), self.unknown, 1.0)
         density = log_density(score, self.schedule, z, probes=signs, tolerance=tolerance)
         if self.autoencoder.trains:
             return density
-        volume = self.scale.expand(self.spec.shape).log().sum()
+        free = self.transform.inverse(torch.as_tensor(x).to(self.scale))
+        volume = self.scale.expand(self.transform.free).log().sum() + self.transform.log_det(free)
         return density - volume - self.latent_deviation.log().sum()
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latent means of samples: (N, *shape) data units to (N, Z)."""
-        return self._standardise(self.autoencoder.encode(self._to_model(self._check(x)))[0])
+        return self._latents(self._check(x))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -325,7 +377,7 @@ class ScoreNeuralOperator(nn.Module):
         out = self.autoencoder.decode(raw).float()
         if self.autoencoder.trains and self.spec.model.likelihood == "bernoulli":
             out = out.sigmoid()
-        data = out * self.scale + self.shift
+        data = self.transform.forward(out * self.scale + self.shift)
         if self.spec.domain == "image":
             return data.round().clamp(0, 255).to(torch.uint8)
         return data
@@ -356,13 +408,16 @@ class ScoreNeuralOperator(nn.Module):
     # ------------------------------------------------------------------ units
 
     def _context_view(self, context: Tensor) -> Tensor:
-        x = self._to_model(context)
         if self.embedder.view == "data":
-            return x
-        return self._standardise(self.autoencoder.encode(x)[0])
+            return self._to_model(context)
+        return self._latents(context)
+
+    def _latents(self, x: Tensor) -> Tensor:
+        """(N, *shape) data units to (N, Z), unchecked."""
+        return self._standardise(self.autoencoder.encode(self._to_model(x))[0])
 
     def _to_model(self, x: Tensor) -> Tensor:
-        return (x.to(self.scale) - self.shift) / self.scale
+        return (self.transform.inverse(x.to(self.scale)) - self.shift) / self.scale
 
     def _standardise(self, raw: Tensor) -> Tensor:
         return (raw - self.latent_mean) / self.latent_deviation
@@ -377,6 +432,7 @@ class ScoreNeuralOperator(nn.Module):
             )
         if x.is_floating_point() and not bool(x.isfinite().all()):
             raise DataError("samples that are not finite", got="NaN or infinity")
+        self.transform.check(x.to(self.scale))
         return x.to(self.scale.device)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sno_dist.errors import ArtifactError
 from sno_dist.runtime import collectives
+from sno_dist.runtime.disk import disk_watched
 from sno_dist.runtime.lock import locked
 
 __all__ = [
@@ -185,47 +186,29 @@ def writing(
     """
     main = collectives.world().is_main
     temporary = path.with_name(f".{path.name}.partial")
-    if main:
-        _make(temporary)
-    with locked(temporary):
+    with disk_watched(path.parent):
         if main:
-            _prepare(temporary, inputs, resume)
-        collectives.barrier(f"opening {kind}")
-        yield temporary
-        collectives.barrier(f"closing {kind}")
-        if main:
-            _seal(temporary, kind, inputs)
-            _replace(temporary, path)
-        collectives.barrier(f"publishing {kind}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder.parent, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> ArtifactError:
-    return ArtifactError(
-        "the folder cannot be written",
-        where=folder,
-        got=error.strerror or str(error),
-        fix="choose another folder or mend its permissions and space",
-    )
+            temporary.mkdir(parents=True, exist_ok=True)
+        with locked(temporary):
+            if main:
+                _prepare(temporary, inputs, resume)
+            collectives.barrier(f"opening {kind}")
+            yield temporary
+            collectives.barrier(f"closing {kind}")
+            if main:
+                _seal(temporary, kind, inputs)
+                _replace(temporary, path)
+            collectives.barrier(f"publishing {kind}")
 
 
 def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
     stamp = temporary / ".inputs"
     token = digest(inputs)
-    try:
-        if not (resume and stamp.is_file() and stamp.read_text() == token):
-            # emptied, not removed: the folder itself is what is locked
-            for left in temporary.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-        stamp.write_text(token)
-    except OSError as error:
-        raise _unwritable(temporary.parent, error) from error
+    if not (resume and stamp.is_file() and stamp.read_text() == token):
+        # emptied, not removed: the folder itself is what is locked
+        for left in temporary.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    stamp.write_text(token)
 
 
 def _seal(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> None:

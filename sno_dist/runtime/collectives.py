@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sno_dist.errors import RunError
+from sno_dist.runtime.workers import is_worker_loss
 from sno_dist.runtime.world import World
 
 __all__ = [
@@ -122,6 +123,8 @@ def _named(phase: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_worker_loss(error):
+            raise
         raise RunError(
             f"rank {dist.get_rank()} lost contact with another rank during {phase}",
             got=str(error).splitlines()[0][:160],

@@ -19,7 +19,7 @@ from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
-__all__ = ["Drawer", "noise_of", "sampler_of"]
+__all__ = ["Drawer", "noise_of", "sampler_of", "streams_of"]
 
 
 def sampler_of(sampling: Sampling) -> Sampler:
@@ -32,20 +32,23 @@ def sampler_of(sampling: Sampling) -> Sampler:
     )
 
 
-def noise_of(seed: int, unit: Unit, entries: Sequence[Entry], count: int, dims: int) -> Noise:
-    """Standard normals for `count` samples of each of some of a unit's distributions, in order.
+def streams_of(
+    seed: int, unit: Unit, entries: Sequence[Entry], count: int
+) -> list[np.random.Generator]:
+    """The streams of `count` samples of each of some of a unit's distributions, in order.
 
-    Sample i of a distribution has a stream of its own, keyed by seed, name, label and i.
-
-    Returns:
-        A function to the next (entries * count, dims) float32.
+    Sample i of a distribution has one of its own, keyed by seed, name, label and i.
     """
-    sources = [
+    return [
         generator(seed, "sample", entry.name, label(unit.k, unit.method), index)
         for entry in entries
         for index in range(count)
     ]
-    return lambda: torch.from_numpy(normals(sources, (dims,)))
+
+
+def noise_of(streams: Sequence[np.random.Generator], dims: int) -> Noise:
+    """Standard normals of each stream: a function to the next (streams, dims) float32."""
+    return lambda: torch.from_numpy(normals(streams, (dims,)))
 
 
 class Drawer:
@@ -75,7 +78,7 @@ class Drawer:
     def __call__(self, unit: Unit, guidance: float) -> NDArray[np.generic]:
         """The samples of a unit, (entries, samples, *shape) in data units."""
         count, dims = self._sampling.samples, self._operator.autoencoder.size
-        noise = noise_of(self._seed, unit, unit.entries, count, dims)
+        noise = noise_of(streams_of(self._seed, unit, unit.entries, count), dims)
         with autocast(self._precision):
             u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
             drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()

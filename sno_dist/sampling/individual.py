@@ -21,17 +21,15 @@ from sno_dist.runtime import preemption
 from sno_dist.runtime.accelerator import autocast
 from sno_dist.runtime.progress import Progress
 from sno_dist.runtime.rng import generator, normals
-from sno_dist.sampling.draw import noise_of, sampler_of
+from sno_dist.sampling.draw import noise_of, sampler_of, streams_of
+from sno_dist.sampling.latents import LatentSpace
 from sno_dist.sampling.plan import Unit
 from sno_dist.sampling.stack import ScoreStack
 from sno_dist.score.guidance import guided
 from sno_dist.score.preconditioned import PreconditionedScore
-from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
 __all__ = ["IndividualModels"]
-
-CHUNK = 1024
 
 
 class IndividualModels:
@@ -44,7 +42,8 @@ class IndividualModels:
     """
 
     def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
-        self._operator, self._reader, self._config = operator, reader, config
+        self._operator, self._config = operator, config
+        self._space = LatentSpace(operator, reader, config)
         self._section = config.sampling.individual
         self._device = operator.null.device
 
@@ -78,7 +77,9 @@ class IndividualModels:
 
     def _train(self, stack: ScoreStack, unit: Unit, sources: Sequence[np.random.Generator]) -> bool:
         """Whether training came to its end."""
-        latents = _Latents([self._posterior(entry) for entry in unit.entries])
+        every = [np.arange(entry.count("model")) for entry in unit.entries]
+        pairs = zip(unit.entries, every, strict=True)
+        latents = _Latents([self._space.posterior(entry, index) for entry, index in pairs])
         phase = f"individual models of {len(unit.entries)} {unit.split} distributions"
         with Progress(self._section.steps, phase) as progress:
             for number in range(self._section.steps):
@@ -90,29 +91,16 @@ class IndividualModels:
         return True
 
     @torch.no_grad()
-    def _posterior(self, entry: Entry) -> tuple[Tensor, Tensor]:
-        """The autoencoder's means and deviations of all a distribution's samples, standardised."""
-        operator = self._operator
-        samples = torch.from_numpy(self._reader.all(entry, "model"))
-        parts = []
-        with autocast(self._config.training.precision):
-            for part in samples.split(CHUNK):
-                x = (part.to(operator.scale) - operator.shift) / operator.scale
-                parts.append(operator.autoencoder.encode(x))
-        mean, log_variance = (torch.cat(values) for values in zip(*parts, strict=True))
-        scale = operator.latent_deviation
-        return (mean - operator.latent_mean) / scale, (0.5 * log_variance).exp() / scale
-
-    @torch.no_grad()
     def _draw(self, stack: ScoreStack, unit: Unit, index: int) -> NDArray[np.generic]:
         count, dims = self._config.sampling.samples, self._operator.autoencoder.size
-        noise = noise_of(self._config.seed, unit, [unit.entries[index]], count, dims)
+        streams = streams_of(self._config.seed, unit, [unit.entries[index]], count)
+        noise = noise_of(streams, dims)
         u = torch.zeros(count, 1, device=self._device)
         score = guided(stack.averaged(index), u, u[0], 1.0)
         sampler = sampler_of(self._config.sampling)
         with autocast(self._config.training.precision):
             z = sampler(score, self._operator.schedule, lambda: noise().to(self._device))
-            return self._operator.decode(z).cpu().numpy()
+        return self._space.decode(z)
 
 
 class _Latents:

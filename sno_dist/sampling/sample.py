@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.guidance import crossing, seen_diversity
 from sno_dist.sampling.individual import IndividualModels
+from sno_dist.sampling.kernel import KernelModels
+from sno_dist.sampling.oism import OismModels
 from sno_dist.sampling.plan import Unit, label, plan_units
 from sno_dist.sampling.sample_set import (
     EMBEDDINGS,
@@ -56,8 +58,9 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
 
     Raises:
         DataError: If a K is larger than a distribution.
+        ConfigError: If a baseline cannot be had in the operator's latent space.
         ArtifactError: If the run's folder holds samples of another config.
-        RunError: If an individual model's loss is not finite.
+        RunError: If an individual model's loss or a closed form's sample is not finite.
         Preempted: If the run was asked to stop; what was drawn is kept.
 
     **Collective** at the ends, where the guidance weight is chosen, and before the baselines.
@@ -72,12 +75,14 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     units = plan_units(config.sampling, manifest, unseen=operator.embeds)
     reader = Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
     drawer = Drawer(operator, reader, config.sampling, config.seed, config.training.precision)
+    # Before anything is drawn: what cannot be had is refused here.
+    models = _models(config, operator, reader)
     with writing(folder, KIND, inputs, resume=True) as target:
         guidance, calibration = _guidance(config, drawer, reader, operator, target)
         own = [unit for unit in units if unit.method == "operator"]
         _draw_share(drawer, partial(drawer, guidance=guidance), own, target, config.shards.block)
         if others := [unit for unit in units if unit.method != "operator"]:
-            draw = _baselines(config, operator, drawer, reader, target)
+            draw = _baselines(config, models, drawer, reader, target)
             _draw_share(drawer, draw, others, target, config.shards.block)
         if collectives.world().is_main:
             seconds = round(time.monotonic() - began, 2)
@@ -124,18 +129,27 @@ def _guidance(
     return weight, diversity
 
 
+def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> dict[str, Draw]:
+    """The baselines that are models of one distribution each, as far as they are asked for."""
+    kinds = {"individual": IndividualModels, "kernel": KernelModels, "oism": OismModels}
+    return {
+        name: kinds[name](operator, reader, config)
+        for name in config.sampling.baselines
+        if name in kinds
+    }
+
+
 def _baselines(
-    config: Config, operator: ScoreNeuralOperator, drawer: Drawer, reader: Reader, target: Path
+    config: Config, models: Mapping[str, Draw], drawer: Drawer, reader: Reader, target: Path
 ) -> Draw:
     """What draws a baseline's unit; all ranks have drawn the operator's units by now."""
-    individual = IndividualModels(operator, reader, config)
     embeddings = {
         entry.name: np.asarray(json.loads(path.read_text())["u"], np.float32)
         for entry in reader.manifest.entries
         if (path := _record(target, f"{entry.split}/{label(None)}/{entry.name}")).is_file()
     }
     again = Baselines(reader, config.sampling, config.seed, drawer.embed, embeddings)
-    return lambda unit: individual(unit) if unit.method == "individual" else again(unit)
+    return lambda unit: models.get(unit.method, again)(unit)
 
 
 def _draw_share(

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from sno_dist.diffusion.schedule import Schedule, level, like
+from sno_dist.score.base import GaussianBase
 
 __all__ = ["PreconditionedScore", "Prediction"]
 
@@ -24,13 +25,22 @@ class PreconditionedScore(nn.Module):
         network: F(u, x, c).
         schedule: The SDE.
         prediction: What the network's output means.
+        base: A closed form that the network corrects, of what the last entries of u tell; with
+            prediction "edm" alone.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction,
+        base: GaussianBase | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.prediction = prediction
+        self.base = base
 
     def forward(self, u: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """-sigma_t s(u, x, t), the predicted noise.
@@ -48,8 +58,10 @@ class PreconditionedScore(nn.Module):
         dtype = next(self.network.parameters()).dtype
         if self.prediction == "noise":
             return -self.network(u, scaled.to(dtype), t.to(dtype)).to(x.dtype)
-        r = level(self.schedule, t)
-        out = self.network(u, scaled.to(dtype), (r.log() / 4).to(dtype)).to(x.dtype)
+        r, told = level(self.schedule, t), u.shape[1] - (self.base.size if self.base else 0)
+        out = self.network(u[:, :told], scaled.to(dtype), (r.log() / 4).to(dtype)).to(x.dtype)
+        if self.base is not None:
+            return self.base(u[:, told:], x / like(alpha, x), r, out)
         skip = r / (1 + r.square()) / alpha
         return like(skip, x) * x - like((1 + r.square()).rsqrt(), x) * out
 

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sno_dist.config.load import flatten, shards_folder
 from sno_dist.config.schema import Config, Shards
+from sno_dist.diffusion.maps.factory import transform_of
+from sno_dist.diffusion.maps.transform import Identity, Transform
 from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import reuse, write_json, writing
 from sno_dist.runtime.share import share_of
-from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, SplitName, open_manifest
+from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
 from sno_dist.shards.sources.factory import make_source
-from sno_dist.shards.sources.source import Role, Source
+from sno_dist.shards.sources.source import Distribution, Role, Source
 from sno_dist.shards.tar import Shard, write_shard
 
 __all__ = ["build_shards"]
@@ -47,13 +50,16 @@ def build_shards(config: Config) -> Manifest:
     inputs = flatten(config.shards.source, "shards.source")
     inputs |= flatten(config.shards.split, "shards.split")
     inputs |= {"shards.block": config.shards.block, "shards.shard": config.shards.shard}
+    if config.model.transform.kind != "none":
+        inputs |= flatten(config.model.transform, "model.transform")
     if reuse(Path(root), "shards", inputs):
         return open_manifest(config)
     source = make_source(config.shards.source, config.shards.split)
+    transform = transform_of(config.model.transform, tuple(source.shape))
     with writing(Path(root), "shards", inputs, resume=True) as folder:
-        records = _build_share(source, folder, config.shards)
+        records = _build_share(source, folder, config.shards, transform)
         if collectives.world().is_main:
-            manifest = _assemble(root, config.name, source, records)
+            manifest = _assemble(root, config, source, records)
             write_json(folder / MANIFEST, manifest.to_json())
             for record in (folder / RECORDS).iterdir():
                 record.unlink()
@@ -61,7 +67,9 @@ def build_shards(config: Config) -> Manifest:
     return open_manifest(config)
 
 
-def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, dict[str, Any]]:
+def _build_share(
+    source: Source, folder: Path, shards: Shards, transform: Transform
+) -> Mapping[str, dict[str, Any]]:
     distributions = source.distributions()
     if not distributions:
         raise DataError("the source holds no distribution", where="shards.source")
@@ -69,9 +77,7 @@ def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, d
     for distribution in share_of(distributions, PHASE):
         record = folder / RECORDS / f"{distribution.name}.json"
         if not record.is_file():
-            split = distribution.split
-            assert split is not None
-            write_json(record, _build_one(source, distribution.name, split, folder, shards))
+            write_json(record, _build_one(source, distribution, folder, shards, transform))
     if not collectives.world().is_main:
         return {}
     return {
@@ -80,13 +86,20 @@ def _build_share(source: Source, folder: Path, shards: Shards) -> Mapping[str, d
 
 
 def _build_one(
-    source: Source, name: str, split: SplitName, folder: Path, shards: Shards
+    source: Source,
+    distribution: Distribution,
+    folder: Path,
+    shards: Shards,
+    transform: Transform,
 ) -> dict[str, Any]:
+    name, split = distribution.name, distribution.split
+    assert split is not None
     roles: dict[Role, list[Shard]] = {}
     moments: dict[str, Any] = {}
     for role in source.roles:
         samples = source.draw(name, role)
         _check(samples, source, name, role)
+        transform.check(_floats(samples), f"distribution {name}, role {role}")
         roles[role] = [
             write_shard(
                 folder,
@@ -96,8 +109,9 @@ def _build_one(
             )
             for index, first in enumerate(range(0, len(samples), shards.shard))
         ]
-        if role == "model" and split == "seen" and source.domain == "vector":
-            wide = samples.astype(np.float64)
+        if role == "model" and split == "seen" and not _is_plain_image(source, transform):
+            wide = transform.inverse(_floats(samples).double()).numpy()
+            wide = wide if source.domain == "vector" else wide.reshape(-1, 1)
             moments = {
                 "count": len(wide),
                 "sum": wide.sum(0).tolist(),
@@ -105,6 +119,16 @@ def _build_one(
             }
     entry = Entry(name=name, split=split, roles=roles)
     return {"entry": entry.to_json(), "moments": moments}
+
+
+def _floats(samples: NDArray[np.generic]) -> torch.Tensor:
+    """Samples in the type that an operator computes their coordinates in."""
+    return torch.from_numpy(samples.astype(np.float32))
+
+
+def _is_plain_image(source: Source, transform: Transform) -> bool:
+    """Bytes of images are divided by 255, whatever their moments."""
+    return source.domain == "image" and isinstance(transform, Identity)
 
 
 def _check(samples: NDArray[np.generic], source: Source, name: str, role: Role) -> None:
@@ -136,17 +160,17 @@ def _check(samples: NDArray[np.generic], source: Source, name: str, role: Role) 
 
 
 def _assemble(
-    root: str, population: str, source: Source, records: Mapping[str, dict[str, Any]]
+    root: str, config: Config, source: Source, records: Mapping[str, dict[str, Any]]
 ) -> Manifest:
     entries = [Entry.from_json(record["entry"]) for record in records.values()]
     if not any(entry.split == "seen" for entry in entries):
         raise ConfigError("no distribution is left to train on", where="shards.split.unseen")
     shift, scale = (0.0,), (255.0,)
-    if source.domain == "vector":
-        shift, scale = _moments([r["moments"] for r in records.values() if r["moments"]])
+    if moments := [r["moments"] for r in records.values() if r["moments"]]:
+        shift, scale = _moments(moments)
     return Manifest(
         root=root,
-        population=population,
+        population=config.name,
         domain=source.domain,
         shape=tuple(source.shape),
         dtype="uint8" if source.domain == "image" else "float32",
@@ -154,6 +178,7 @@ def _assemble(
         scale=scale,
         entries=entries,
         audit=source.audit(),
+        transform=config.model.transform,
     )
 
 

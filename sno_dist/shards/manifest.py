@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import fsspec
+from pydantic import TypeAdapter
 
 from sno_dist.config.load import shards_folder
 from sno_dist.config.schema import Config
+from sno_dist.config.sections.model import NoTransform, Transform
 from sno_dist.errors import ArtifactError, DataError
 from sno_dist.runtime.artifact import COMPLETE, open_artifact
 from sno_dist.shards.sources.source import Domain, Role
@@ -59,10 +61,12 @@ class Manifest:
         domain: "image" or "vector".
         shape: One sample's shape.
         dtype: Numpy type of a sample.
-        shift: Mean of the seen training samples, per entry of a vector; (0,) for images.
+        shift: Mean of the seen training samples, per entry of a vector; (0,) for images. With
+            a transform, of their free coordinates; one number for images.
         scale: Their deviation; (255,) for images.
         entries: The distributions, in the source's order.
         audit: What shows that the roles share no raw material.
+        transform: The config's section `model.transform` that shift and scale are made for.
         digest: sha256 of the manifest file, for those downstream to pin.
     """
 
@@ -75,6 +79,7 @@ class Manifest:
     scale: tuple[float, ...]
     entries: Sequence[Entry]
     audit: Mapping[str, Any] = field(default_factory=dict)
+    transform: Transform = field(default_factory=NoTransform)
     digest: str = ""
 
     def split(self, name: SplitName) -> list[Entry]:
@@ -94,7 +99,9 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """What is written to disk."""
+        none = self.transform.kind == "none"
         return {
+            **({} if none else {"transform": self.transform.model_dump()}),
             "format": FORMAT,
             "population": self.population,
             "domain": self.domain,
@@ -111,12 +118,13 @@ def open_manifest(config: Config) -> Manifest:
     """The manifest of a config's shards, local or remote.
 
     Raises:
-        ArtifactError: If the shards are absent, incomplete, damaged or of another format.
+        ArtifactError: If the shards are absent, incomplete, damaged, of another format, or
+            made for another `model.transform`.
     """
     root = shards_folder(config)
     if "://" not in root:
         open_artifact(Path(root), "shards", verify=False)
-        return _parse(root, (Path(root) / MANIFEST).read_bytes())
+        return _checked(_parse(root, (Path(root) / MANIFEST).read_bytes()), config)
     try:
         head = json.loads(_fetch(f"{root}/{COMPLETE}"))
         text = _fetch(f"{root}/{MANIFEST}")
@@ -126,7 +134,19 @@ def open_manifest(config: Config) -> Manifest:
         ) from error
     if hashlib.sha256(text).hexdigest() != head["files"][MANIFEST]["sha256"]:
         raise ArtifactError("the manifest is damaged", where=root)
-    return _parse(root, text)
+    return _checked(_parse(root, text), config)
+
+
+def _checked(manifest: Manifest, config: Config) -> Manifest:
+    if manifest.transform != config.model.transform:
+        raise ArtifactError(
+            "shards whose shift and scale are made for another transform",
+            where=manifest.root,
+            got=f"model.transform: {manifest.transform.model_dump()}",
+            expected=config.model.transform.model_dump(),
+            fix="build shards of this config in another folder (shards.path=...)",
+        )
+    return manifest
 
 
 def _fetch(url: str) -> bytes:
@@ -151,6 +171,9 @@ def _parse(root: str, text: bytes) -> Manifest:
             scale=tuple(value["scale"]),
             entries=[Entry.from_json(entry) for entry in value["entries"]],
             audit=value["audit"],
+            transform=TypeAdapter(Transform).validate_python(
+                value.get("transform", {"kind": "none"})
+            ),
             digest=hashlib.sha256(text).hexdigest(),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -31,7 +31,7 @@ class Reader:
 
     Args:
         manifest: The population.
-        verify: Whether to compare hashes, beside sizes, of local shards.
+        verify: Whether to compare hashes, beside sizes, of shards when they are opened.
         cache: Where remote shards are kept; none: a folder in the system's temporary one.
     """
 
@@ -85,7 +85,7 @@ class Reader:
                 shard,
                 self.manifest.shape,
                 self.manifest.dtype,
-                verify=self._verify and not self._remote,
+                verify=self._verify,
             )
             self._maps[shard.file] = found
             if len(self._maps) > OPEN:

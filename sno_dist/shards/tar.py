@@ -66,13 +66,15 @@ def write_shard(root: Path, file: str, samples: NDArray[np.generic], block: int)
     path = root / file
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as stream:
-        writer = TarWriter(stream, encoder=False, mtime=0, user="sno", group="sno")
-        for index in range(0, len(samples), block):
-            record = io.BytesIO()
-            np.save(record, np.ascontiguousarray(samples[index : index + block]))
-            writer.write({"__key__": f"{index // block:06d}", "npy": record.getvalue()})
-        writer.close()
+    # Composed in memory: a writer whose disk is full complains again when it is let go.
+    stream = io.BytesIO()
+    writer = TarWriter(stream, encoder=False, mtime=0, user="sno", group="sno")
+    for index in range(0, len(samples), block):
+        record = io.BytesIO()
+        np.save(record, np.ascontiguousarray(samples[index : index + block]))
+        writer.write({"__key__": f"{index // block:06d}", "npy": record.getvalue()})
+    writer.close()
+    part.write_bytes(stream.getbuffer())
     shard = _describe(part, file, samples, block)
     part.replace(path)
     return shard

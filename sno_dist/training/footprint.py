@@ -79,7 +79,7 @@ class Size:
     Args:
         weights: In the operator's order.
         buffers: Bytes of what is kept but not trained.
-        latent: Z, entries of a latent.
+        latent: Entries of the latents' sums.
     """
 
     weights: Sequence[Weight]
@@ -179,7 +179,7 @@ def size_of(operator: ScoreNeuralOperator) -> Size:
             for p in operator.parameters()
         ],
         buffers=sum(b.numel() * b.element_size() for b in operator.buffers()),
-        latent=operator.autoencoder.size,
+        latent=operator.latent_entries,
     )
 
 
@@ -249,7 +249,7 @@ def traffic_of(
     ring = (ranks - 1) / ranks
     scatter = ring * (2 if backend == "gloo" else 1)
     padded = FLOAT * ranks * _share(size, engine, ranks)
-    moments = TERMS + 2 * size.latent + 1
+    moments = TERMS + size.latent + 1
     small = {"statistics": 2 * ring * DOUBLE * moments}
     norms = 2 * ring * FLOAT * len(size.groups)
     match engine:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from sno_dist.config.schema import Config
+from sno_dist.errors import SnoError
 from sno_dist.model.batch import Batch
 from sno_dist.runtime.preemption import ignore_signals
 from sno_dist.runtime.rng import generator, normals
@@ -122,7 +123,7 @@ def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterat
     if workers == 0:
         return (dataset[step] for step in range(start, stop))
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
@@ -137,6 +138,23 @@ def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterat
     return map(_batch, stream)
 
 
+class _Told(Dataset["Batch | SnoError"]):
+    """An error as a value: torch would hand on a worker's traceback as the error's one line.
+
+    Args:
+        dataset: The batches.
+    """
+
+    def __init__(self, dataset: StepBatches) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> Batch | SnoError:
+        try:
+            return self._dataset[step]
+        except SnoError as error:
+            return error
+
+
 def _end_workers(stream: Callable[[], Any]) -> None:
     if (found := stream()) is not None:
         found._shutdown_workers()
@@ -145,9 +163,13 @@ def _end_workers(stream: Callable[[], Any]) -> None:
 # Each tensor would come through shared memory with a handshake of its own, eight a batch. Arrays
 # come as plain bytes, in a third of the time at these sizes, and need no /dev/shm, which containers
 # keep small.
-def _arrays(batch: Batch) -> dict[str, NDArray[np.generic]]:
+def _arrays(batch: Batch | SnoError) -> dict[str, NDArray[np.generic]] | SnoError:
+    if isinstance(batch, SnoError):
+        return batch
     return {field.name: getattr(batch, field.name).numpy() for field in fields(batch)}
 
 
-def _batch(arrays: Mapping[str, NDArray[np.generic]]) -> Batch:
+def _batch(arrays: Mapping[str, NDArray[np.generic]] | SnoError) -> Batch:
+    if isinstance(arrays, SnoError):
+        raise arrays
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})

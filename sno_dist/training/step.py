@@ -61,7 +61,8 @@ class Stepper:
         Raises:
             NotFiniteError: If the loss or the gradient is not; nothing has been updated then.
 
-        **Collective**: the gradient's reduction and one of a few hundred numbers.
+        **Collective**: the gradient's reduction and one of a few hundred numbers, or as many as
+        the latent's covariances have where the score has a closed-form base.
         """
         set_rates(self._engine.optimizer, learning_rates(step, self._training))
         with collectives.in_contact(f"training step {step}"):
@@ -77,7 +78,9 @@ class Stepper:
         norm = self._engine.optimizer.norm
         if not math.isfinite(norm) and self._engine.scaler is None:
             raise NotFiniteError(_found(losses, norm))
-        self._move_latent(latent)
+        self._operator.update_latent(
+            latent.to(self._device), self._training.distributions, self._training.targets
+        )
         return StepOutcome(
             losses=dict(zip(TERMS, losses.tolist(), strict=True)),
             norm=norm,
@@ -96,7 +99,7 @@ class Stepper:
         kl_weight = training.objective.kl * min(1.0, (step + 1) / (warm + 1))
         held = len(batch.lengths)
         size = training.micro or held
-        sums = torch.zeros(len(TERMS) + 2 * self._operator.autoencoder.size, dtype=torch.float64)
+        sums = torch.zeros(len(TERMS) + self._operator.latent_entries, dtype=torch.float64)
         for start in range(0, held, size):
             end = min(start + size, held)
             part = batch.part(start, end) if size < held else batch
@@ -106,13 +109,8 @@ class Stepper:
                 losses = self._engine.wrapped(part, training.objective, kl_weight, self._dtype)
                 self._engine.backward(losses["total"] * (share * world.size))
             means = torch.stack([losses[name].detach() for name in TERMS]).double() * share
-            sums += torch.cat([means, losses["latent_sum"], losses["latent_square"]]).cpu()
+            sums += torch.cat([means, losses["latent"]]).cpu()
         return sums
-
-    def _move_latent(self, latent: Tensor) -> None:
-        total, square = latent.to(self._device).chunk(2)
-        count = self._training.distributions * self._training.targets
-        self._operator.update_latent(total, square, count)
 
 
 def _found(losses: Tensor, norm: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,22 +11,25 @@ import torch
 from accelerate import Accelerator
 
 from sno_dist.config.load import dump, flatten, run_folder
-from sno_dist.config.schema import Config, Training
+from sno_dist.config.schema import Config
 from sno_dist.embedding.table import EmbeddingTable
-from sno_dist.errors import ConfigError, Preempted, RunError
+from sno_dist.errors import Preempted, RunError
 from sno_dist.judge.find import find_judge
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import TRAINING
 from sno_dist.runtime import collectives
-from sno_dist.runtime.accelerator import autocast, build_accelerator, engine_name
+from sno_dist.runtime.accelerator import autocast, build_accelerator
+from sno_dist.runtime.disk import disk_watched
 from sno_dist.runtime.lock import locked
 from sno_dist.runtime.progress import Progress, say
 from sno_dist.runtime.provenance import write_provenance
 from sno_dist.runtime.tracking import Tracker
+from sno_dist.runtime.workers import workers_watched
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import Reader
+from sno_dist.training.check import check_settings
 from sno_dist.training.checkpoint import (
     Checkpoint,
     Snapshot,
@@ -71,10 +73,10 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     **Collective.**
     """
     accelerator = build_accelerator(config.training.precision)
-    _check(config)
+    check_settings(config)
     run = run_folder(config)
     inputs = _inputs(config, manifest, table)
-    with locked(run, LOCK):
+    with disk_watched(run), locked(run, LOCK):
         found = find_checkpoint(run / TRAINING, inputs)
         if found is None or found.step < config.training.steps:
             if collectives.world().is_main:
@@ -129,7 +131,7 @@ class _Training:
         data = StepBatches(self._config, self._manifest, collectives.world(), dims)
         tracker = Tracker(run_folder(self._config), resume=first)
         try:
-            with Progress(training.steps, "training", done=first) as progress:
+            with Progress(training.steps, "training", done=first) as progress, workers_watched():
                 self._loop(stepper, data, first, tracker, progress)
             self._show(tracker, training.steps, embeddings=True)
         finally:
@@ -283,38 +285,3 @@ def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[s
 
 def _is_cadence(key: str) -> bool:
     return key.removeprefix("training.").partition(".")[0] in CADENCE
-
-
-def _check(config: Config) -> None:
-    if config.training.references and config.model.autoencoder.kind != "identity":
-        raise ConfigError(
-            "references are samples of data space",
-            where="training.references",
-            got=f"an autoencoder of kind {config.model.autoencoder.kind}",
-            fix="set training.references=0 or model.autoencoder.kind=identity",
-        )
-    size = collectives.world().size
-    _check_passes(config.training, size)
-    if size > config.training.distributions:
-        raise ConfigError(
-            "more ranks than distributions in a batch",
-            where="training.distributions",
-            got=f"{size} ranks, {config.training.distributions} distributions",
-            fix="raise training.distributions or launch fewer ranks",
-        )
-
-
-def _check_passes(training: Training, size: int) -> None:
-    """Engines that share gradients meet in each pass; data parallel ranks in the last alone."""
-    micro, count = training.micro, training.distributions
-    if micro is None or engine_name() == "data_parallel":
-        return
-    most, least = (math.ceil(share / micro) for share in (math.ceil(count / size), count // size))
-    if most != least:
-        raise ConfigError(
-            "ranks would make different numbers of passes and wait for each other",
-            where="training.micro",
-            got=f"{count} distributions on {size} ranks, {micro} a pass",
-            expected="as many passes on each rank",
-            fix=f"take training.distributions as a multiple of {size * micro}",
-        )

@@ -18,10 +18,9 @@ from torch import Tensor
 from sno_dist.diffusion.covariance import CholeskyPrecision, LowRank
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
 from sno_dist.errors import DataError
-from sno_dist.score.centres import Centres, bandwidths, choose_centres, coincident
-from sno_dist.score.context_sets import ContextSets, Members
-from sno_dist.score.descent import Descent, losses
-from sno_dist.score.expectation_maximisation import (
+from sno_dist.score.kernel.centres import Centres, bandwidths, choose_centres, coincident
+from sno_dist.score.kernel.descent import Descent, losses
+from sno_dist.score.kernel.em import (
     Prior,
     expectation_maximisation,
     features,
@@ -29,10 +28,11 @@ from sno_dist.score.expectation_maximisation import (
     natural,
     penalty,
 )
-from sno_dist.score.kernel_model import KernelFit, Method, fit_kernel_models
+from sno_dist.score.kernel.model import KernelFit, Method, fit_kernel_models
+from sno_dist.score.kernel.precisions import Form
+from sno_dist.score.kernel.sets import ContextSets, Members
+from sno_dist.score.kernel.stacking import stacking_share
 from sno_dist.score.memorisation import memorisation
-from sno_dist.score.precisions import Form
-from sno_dist.score.stacking import stacking_share
 
 METHODS: tuple[Method, ...] = ("em", "likelihood", "implicit")
 FORMS: tuple[Form, ...] = ("full", "diagonal", "low_rank")

@@ -11,6 +11,8 @@ import torch
 from sklearn.gaussian_process import kernels as oracle
 from sklearn.metrics.pairwise import laplacian_kernel, polynomial_kernel, rbf_kernel
 
+from sno_dist.diffusion.axes import Circle, OrnsteinUhlenbeck
+from sno_dist.embedding.heat import EigenFeatures, HeatKernel
 from sno_dist.embedding.kernels import (
     Gaussian,
     Kernel,
@@ -80,3 +82,35 @@ def test_images_are_flattened_and_read_only_arrays_are_left_alone() -> None:
 def test_a_bandwidth_must_be_positive(kernel: type, bandwidth: float) -> None:
     with pytest.raises(ValueError, match="bandwidth"):
         kernel(bandwidth)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_the_heat_kernel_of_a_circle_is_gaussian(dims: int) -> None:
+    heat, period = 0.05, 8.0
+    bandwidth = 2 * math.sqrt(heat)
+    x, y = RNG.uniform(-1, 1, (20, dims)), RNG.uniform(-1, 1, (30, dims))
+    found = HeatKernel(Circle(period), 24, None, heat)(x, y)
+    density = (period / (math.sqrt(2 * math.pi) * bandwidth)) ** dims
+    exact = density * Gaussian(bandwidth)(x, y) - 1
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-10)
+
+
+def test_the_heat_kernel_of_ornstein_and_uhlenbeck_is_mehler_s() -> None:
+    rho = math.exp(-2 * 0.4)
+    x, y = RNG.normal(size=(20, 1)), RNG.normal(size=(1, 30))
+    exponent = (2 * rho * x * y - rho**2 * (x**2 + y**2)) / (2 * (1 - rho**2))
+    exact = np.exp(exponent) / math.sqrt(1 - rho**2) - 1
+    found = HeatKernel(OrnsteinUhlenbeck(), 60, None, 0.4)(x, y.T)
+    np.testing.assert_allclose(found.numpy(), exact, atol=1e-9)
+
+
+def test_eigenfunctions_averaged_and_then_damped_are_the_kernel_s_features() -> None:
+    kernel = HeatKernel(OrnsteinUhlenbeck(), 3, 2, 0.3)
+    features = EigenFeatures(kernel, torch.tensor(4))
+    x = torch.from_numpy(RNG.normal(size=(9, 4)))
+    lengths = torch.tensor([4, 5])
+    means = features.weigh(features.sums(x, lengths).mean)
+    exact = torch.stack([part.mean() for part in kernel(x, x)[:4].split([4, 5], 1)])
+    torch.testing.assert_close((means[:1] @ means.T)[0], exact)
+    torch.testing.assert_close(features(x), kernel.basis(4)(x))
+    assert features.size == len(kernel.basis(4).indices)

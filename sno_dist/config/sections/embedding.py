@@ -10,11 +10,13 @@ from sno_dist.config.sections.section import Natural, Section
 
 __all__ = [
     "Conditional",
+    "EigenForm",
     "Embedding",
     "ExactForm",
     "Form",
     "FourierForm",
     "GaussianKernel",
+    "HeatKernel",
     "Kernel",
     "Kme",
     "LaplaceKernel",
@@ -89,6 +91,28 @@ class PolynomialKernel(Section):
     constant: Annotated[float, Field(ge=0)] = 1.0
 
 
+class HeatKernel(Section):
+    """The heat kernel of a noising: sum over eigenfunctions of exp(-2 r heat) phi(x) phi(y)."""
+
+    kind: Literal["heat"]
+    noising: Literal["circle", "ornstein_uhlenbeck"] = Field(
+        default="circle",
+        description="circle: waves, for few dimensions; ornstein_uhlenbeck: Hermite polynomials",
+    )
+    order: PositiveInt = Field(default=8, description="waves, or degree, at most")
+    active: PositiveInt | None = Field(
+        default=None,
+        description="axes in one eigenfunction at most, for many dimensions; none: all",
+    )
+    heat: Annotated[float, Field(ge=0)] = Field(
+        default=0.02,
+        description="clock to which both sides are noised; circle: bandwidth^2 / 4",
+    )
+    period: PositiveFloat = Field(
+        default=8.0, description="circle: model units, beyond the data's range"
+    )
+
+
 SingleKernel = Annotated[
     GaussianKernel | LaplaceKernel | MaternKernel | RationalQuadraticKernel | PolynomialKernel,
     Field(discriminator="kind"),
@@ -111,6 +135,7 @@ Kernel = Annotated[
     | MaternKernel
     | RationalQuadraticKernel
     | PolynomialKernel
+    | HeatKernel
     | SumKernel,
     Field(discriminator="kind"),
 ]
@@ -148,7 +173,15 @@ class NystromForm(Section):
     anchors: PositiveInt = Field(default=1024, description="samples, spread over the seen data")
 
 
-Form = Annotated[ExactForm | FourierForm | RandomForm | NystromForm, Field(discriminator="kind")]
+class EigenForm(Section):
+    """The eigenfunctions of the heat kernel: their means are what OISM fits a score to."""
+
+    kind: Literal["eigen"]
+
+
+Form = Annotated[
+    ExactForm | FourierForm | RandomForm | NystromForm | EigenForm, Field(discriminator="kind")
+]
 
 
 class Kme(Section):

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from sno_dist.config.sections.section import Section
 
 __all__ = [
     "Autoencoder",
+    "BoxTransform",
     "ConvAutoencoder",
     "IdentityAutoencoder",
     "MixtureHead",
     "MlpAutoencoder",
     "Model",
     "Network",
+    "NoTransform",
     "Nomad",
     "Schedule",
     "ScoreNet",
+    "SimplexTransform",
     "TokenOperator",
+    "Transform",
 ]
+
+Corner = FiniteFloat | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
 
 
 class Schedule(Section):
@@ -30,6 +36,37 @@ class Schedule(Section):
     beta_min: PositiveFloat = Field(default=0.1, description="VP and sub-VP")
     beta_max: PositiveFloat = Field(default=20.0, description="VP and sub-VP")
     sigma: PositiveFloat = Field(default=25.0, gt=1, description="VE: g = sigma**t")
+
+
+class NoTransform(Section):
+    """No transform: entries of a sample may be any numbers."""
+
+    kind: Literal["none"] = "none"
+
+
+class SimplexTransform(Section):
+    """Compositions, D shares above 0 that add up to 1, as D - 1 log-ratios."""
+
+    kind: Literal["simplex"]
+    chart: Literal["isometric", "additive"] = Field(
+        default="isometric",
+        description="isometric: all shares count alike; additive: the last is the reference",
+    )
+
+
+class BoxTransform(Section):
+    """Entries strictly between two ends, such as proportions, as their logits."""
+
+    kind: Literal["box"]
+    low: Corner = Field(
+        default=0.0, description="one number, or one for each entry of the last axis"
+    )
+    high: Corner = Field(
+        default=1.0, description="the same; pixels of bytes fit between -0.5 and 255.5"
+    )
+
+
+Transform = Annotated[NoTransform | SimplexTransform | BoxTransform, Field(discriminator="kind")]
 
 
 class IdentityAutoencoder(Section):
@@ -125,6 +162,11 @@ Network = Annotated[Nomad | MixtureHead | ScoreNet | TokenOperator, Field(discri
 class Model(Section):
     """The operator: autoencoder, score network and SDE. The embedder has its own section."""
 
+    transform: Transform = Field(
+        default=NoTransform(),
+        description="constrained samples as free coordinates, in which everything is learned; what "
+        "is drawn meets the constraint",
+    )
     autoencoder: Autoencoder = ConvAutoencoder()
     network: Network = TokenOperator()
     likelihood: Literal["gaussian", "bernoulli"] = Field(
@@ -135,4 +177,9 @@ class Model(Section):
     prediction: Literal["edm", "noise"] = Field(
         default="edm",
         description="noise: score = network / sigma_t; edm: preconditioned at every level",
+    )
+    base: Literal["none", "gaussian"] = Field(
+        default="none",
+        description="closed-form score that the network corrects, prediction edm; gaussian: that "
+        "of the context set's mean and the covariance within distributions",
     )

@@ -9,9 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from sno_dist.config.sections.model import Network
 from sno_dist.config.sections.section import Section
 
-__all__ = ["Baseline", "Individual", "Sampling"]
+__all__ = ["Baseline", "Individual", "KernelModel", "Oism", "Sampling"]
 
-Baseline = Literal["individual", "nearest", "pooled", "resample", "jitter"]
+Baseline = Literal["individual", "nearest", "pooled", "resample", "jitter", "kernel", "oism"]
 
 
 class Individual(Section):
@@ -25,6 +25,68 @@ class Individual(Section):
     )
     group: PositiveInt = Field(
         default=16, description="distributions whose models are trained side by side"
+    )
+
+
+class KernelModel(Section):
+    """The baseline of one Wasserstein-proximal kernel model per context set, in the latent."""
+
+    method: Literal["em", "likelihood", "implicit"] = Field(
+        default="em",
+        description="em: expectation-maximisation, centres and covariances; of centres that are "
+        "k-means', covariances by gradients: of the likelihood, or implicit score matching as in "
+        "the paper, which is noisier",
+    )
+    form: Literal["full", "diagonal", "low_rank"] | None = Field(
+        default=None,
+        description="of covariances; none: full in latents of at most 32 entries, where it was "
+        "best at every size of a set, diagonal beyond, where full ones grow dear",
+    )
+    rank: PositiveInt = Field(
+        default=4, description="low_rank: directions besides a variance that all others share"
+    )
+    per_centre: tuple[PositiveInt, ...] = Field(
+        default=(60, 40, 20, 10),
+        min_length=1,
+        description="samples for one centre, to be tried; each set keeps what samples left out "
+        "tell; a set of fewer than 15 is one Gaussian, shrunk to the seen distributions' variance",
+    )
+    kernels: bool = Field(
+        default=True,
+        description="mix in the set's kernel density estimate, by the share samples left out tell",
+    )
+    largest: PositiveInt = Field(
+        default=2000,
+        description="samples of a set that are fitted at most; time grows as their square",
+    )
+
+
+class Oism(Section):
+    """The baseline of operator-informed score matching per context set, in the latent."""
+
+    noising: Literal["torus", "ou"] = Field(
+        default="torus",
+        description="whose eigenfunctions; torus: waves, which resolve clusters and are bounded; "
+        "ou: Hermite polynomials, of degree 2 a Gaussian, of more apt to run off to infinity",
+    )
+    order: PositiveInt | None = Field(
+        default=None,
+        le=64,
+        description="waves along an axis, none: 32, 8, 4 in 1, 2, 3 dimensions; or degree, none: 2",
+    )
+    period: PositiveFloat = Field(
+        default=8.0, description="torus: deviations of a set that are once around"
+    )
+    shrinkage: Literal["heat", "stein", "none"] = Field(
+        default="heat",
+        description="of means for their sampling error; heat: as if noised a little more; stein: "
+        "mixed with the stationary law; none: memorises",
+    )
+    ridge: PositiveFloat = Field(
+        default=1e-4, description="mixes in the stationary law: the solves stay definite"
+    )
+    smallest: PositiveInt = Field(
+        default=30, description="samples below which a set is a Gaussian: ou, degree 2"
     )
 
 
@@ -56,6 +118,9 @@ class Sampling(Section):
         default=(),
         description="drawn beside the operator's samples: individual, a score model for each "
         "distribution; nearest, samples of the seen distribution with the nearest u; pooled, of "
-        "all seen ones; resample, the context set itself; jitter, with a kernel's noise",
+        "all seen ones; resample, the context set itself; jitter, with a kernel's noise; kernel "
+        "and oism, closed-form score models of each context set, oism in up to 3 dimensions",
     )
     individual: Individual = Individual()
+    kernel: KernelModel = KernelModel()
+    oism: Oism = Oism()

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from sno_dist.config.sections.section import Fraction, Natural, Section
 
-__all__ = ["Digits", "Folder", "GaussianMixture", "MnistPairs", "Shards", "Source", "Split"]
+__all__ = [
+    "Digits",
+    "Dirichlet",
+    "Folder",
+    "GaussianMixture",
+    "MnistPairs",
+    "Shards",
+    "Source",
+    "Split",
+]
 
 
 class Digits(Section):
@@ -54,6 +63,25 @@ class GaussianMixture(Section):
     reference: PositiveInt = Field(default=1000, description="held-out samples per law")
 
 
+class Dirichlet(Section):
+    """Compositions: each law a mixture of Dirichlet laws, whose parameters the split's seed draws.
+
+    Equation: weights Dirichlet(2, ..., 2); concentrations 1 + c m, m uniform on the simplex, ln c
+    uniform.
+    """
+
+    kind: Literal["dirichlet"]
+    shares: PositiveInt = Field(default=3, ge=2, description="D: entries of a sample, sum 1")
+    components: PositiveInt = Field(default=3, description="Dirichlet laws in each mixture")
+    concentration: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(10.0, 60.0), description="c, least and most: the more, the narrower a component"
+    )
+    seen: PositiveInt = Field(default=400, description="seen laws")
+    unseen: PositiveInt = Field(default=40, description="unseen laws")
+    model: PositiveInt = Field(default=1000, description="samples per law that the model may see")
+    reference: PositiveInt = Field(default=1000, description="held-out samples per law")
+
+
 class Folder(Section):
     """Your own data: image folders, .npy/.npz arrays, or one CSV/Parquet table with a group."""
 
@@ -75,7 +103,9 @@ class Folder(Section):
     judge: Fraction = Field(default=0.25, description="share that trains the classifier")
 
 
-Source = Annotated[Digits | MnistPairs | GaussianMixture | Folder, Field(discriminator="kind")]
+Source = Annotated[
+    Digits | MnistPairs | GaussianMixture | Dirichlet | Folder, Field(discriminator="kind")
+]
 
 
 class Split(Section):

@@ -22,6 +22,12 @@ class Objective(Section):
         default=0.0,
         description="share of the score's gradient that reaches the autoencoder; 1: eq. 18",
     )
+    matching: Literal["denoising", "implicit", "sliced", "generalised"] = Field(
+        default="denoising",
+        description="denoising: against the noise; implicit: by the score's divergence, dear in "
+        "many dimensions; sliced: by a random slice of it; generalised: along gradients of the "
+        "data's coordinates, which a transform bends, without an autoencoder",
+    )
     weight: Literal["noise", "edm", "likelihood"] = "edm"
     times: Literal["uniform", "lognormal"] = "lognormal"
     log_mean: float = Field(default=-0.6, description="lognormal: mean of ln(sigma/alpha)")

@@ -58,8 +58,11 @@ class LogRatio(Map):
 
     def inverse(self, y: Tensor) -> Tensor:
         """The log-ratios of the shares."""
-        shares = torch.cat([y, 1 - y.sum(1, keepdim=True)], 1)
-        return shares.log() @ self._reader.to(y).T
+        return self.ratios(torch.cat([y, 1 - y.sum(1, keepdim=True)], 1))
+
+    def ratios(self, shares: Tensor) -> Tensor:
+        """The log-ratios of all d + 1 shares, (N, d + 1), or of any multiple of them: (N, d)."""
+        return shares.log() @ self._reader.to(shares).T
 
     def contains(self, y: Tensor) -> Tensor:
         """Whether all shares are above 0."""

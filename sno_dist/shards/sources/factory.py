@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from sno_dist.config import schema
+from sno_dist.config.sections.shards import Dirichlet
 from sno_dist.shards.sources.digits import digits_source
+from sno_dist.shards.sources.dirichlet import dirichlet_source
 from sno_dist.shards.sources.folder import folder_source
 from sno_dist.shards.sources.gaussian_mixture import gaussian_mixture_source
 from sno_dist.shards.sources.mnist_pairs import mnist_pairs_source
@@ -33,5 +35,7 @@ def make_source(config: schema.Source, split: schema.Split) -> Source:
             return mnist_pairs_source(config, split)
         case schema.GaussianMixture():
             return gaussian_mixture_source(config, split)
+        case Dirichlet():
+            return dirichlet_source(config, split)
         case schema.Folder():
             return folder_source(config, split)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
+from sno_dist.embedding.features import Sums
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.embedding.table import open_table
 from sno_dist.errors import ConfigError, DataError
@@ -26,6 +27,12 @@ FORMS = {
     "fourier": ["embedding.form.kind=fourier", "embedding.samples=60"],
     "random": ["embedding.form.kind=random", "embedding.samples=60"],
     "nystrom": ["embedding.form.kind=nystrom", "embedding.samples=60"],
+    # waves damped as those of the Gaussian kernel of bandwidth .3 are
+    "eigen": [
+        "embedding.kernel={kind: heat, order: 18, heat: 0.0225}",
+        "embedding.form.kind=eigen",
+        "embedding.samples=60",
+    ],
 }
 
 
@@ -70,7 +77,7 @@ def fitted(root: Path, run: Path, *overrides: str) -> tuple[Config, dict[str, to
     return config, dict(fit_embedding(config, manifest_of(root)).tensors)
 
 
-@pytest.mark.parametrize("form", ["fourier", "nystrom"])
+@pytest.mark.parametrize("form", ["fourier", "nystrom", "eigen"])
 def test_accurate_forms_give_the_exact_embedding(root: Path, tmp_path: Path, form: str) -> None:
     _, exact = fitted(root, tmp_path / "exact", *FORMS["exact"])
     _, other = fitted(root, tmp_path / form, *FORMS[form])
@@ -104,7 +111,7 @@ def test_an_operator_embeds_with_what_was_fitted(root: Path, tmp_path: Path, for
     parts = torch.tensor([30, 50])
     sums = operator.embed_sums(samples, parts)
     torch.testing.assert_close(
-        operator.embedder.read_out((sums.total[0] + sums.total[1])[None] / 80)[0],
+        operator.read_out(Sums(total=sums.total.sum(0)[None], count=torch.tensor([80.0])))[0],
         operator.embed(samples),
         rtol=0,
         atol=1e-5,
@@ -137,6 +144,11 @@ def test_a_bandwidth_left_to_the_data_is_the_median_distance(root: Path, tmp_pat
     [
         (["embedding.form.kind=fourier", "embedding.kernel.kind=matern"], "Gaussian kernel"),
         (["embedding.form.kind=random", "embedding.kernel.kind=laplace"], "radial kernel"),
+        (["embedding.form.kind=eigen"], "heat kernel"),
+        (
+            ["embedding.form.kind=eigen", "embedding.kernel={kind: heat, order: 200}"],
+            "too many eigenfunctions",
+        ),
     ],
 )
 def test_forms_that_do_not_go_with_the_kernel(

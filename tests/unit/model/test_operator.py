@@ -14,6 +14,7 @@ from sno_dist.config import schema
 from sno_dist.errors import ArtifactError, ConfigError, DataError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
+from sno_dist.model.latent import latent_sums
 
 NETWORKS: list[schema.Network] = [
     schema.TokenOperator(width=32, hidden=32, blocks=2),
@@ -97,16 +98,31 @@ def test_every_parameter_is_in_the_loss(
     assert [n for n, p in operator.named_parameters() if p.grad is None] == []
 
 
-def test_micro_batches_add_up_to_the_whole() -> None:
-    operator = wake(make())
+@pytest.mark.parametrize("matching", ["implicit", "sliced", "generalised"])
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.kind)
+def test_a_score_is_trained_without_the_noise(network: schema.Network, matching: str) -> None:
+    operator = wake(make(network, EMBEDDINGS[2], AUTOENCODERS[2]))
+    objective = schema.Objective(matching=matching)  # pyright: ignore[reportArgumentType]
+    loss = operator(make_batch(operator), objective, 0.1)["score"]
+    loss.backward()
+    found = [p.grad for p in operator.score_model.parameters()]
+    assert loss.isfinite()
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in found)
+    assert any(bool(gradient.any()) for gradient in found if gradient is not None)
+
+
+@pytest.mark.parametrize("base", ["none", "gaussian"])
+def test_micro_batches_add_up_to_the_whole(base: str) -> None:
+    operator = wake(make(base=base))
     batch = make_batch(operator)
     whole = operator(batch, schema.Objective(), 0.1)
     parts = [operator(batch.part(i, i + 1), schema.Objective(), 0.1) for i in range(3)]
     for name in ("total", "reconstruction", "kl", "score"):
         mean = torch.stack([part[name] for part in parts]).mean()
         torch.testing.assert_close(mean, whole[name], rtol=1e-5, atol=1e-5)
-    total = torch.stack([part["latent_sum"] for part in parts]).sum(0)
-    torch.testing.assert_close(total, whole["latent_sum"], rtol=1e-5, atol=1e-5)
+    total = torch.stack([part["latent"] for part in parts]).sum(0)
+    assert total.shape == (operator.latent_entries,)
+    torch.testing.assert_close(total, whole["latent"], rtol=1e-5, atol=1e-5)
 
 
 def test_references_that_are_the_target_itself_change_nothing() -> None:
@@ -131,9 +147,10 @@ def test_how_much_of_the_score_reaches_the_autoencoder(share: float, flows: bool
     assert any(found) == flows
 
 
+@pytest.mark.parametrize("base", ["none", "gaussian"])
 @pytest.mark.parametrize("embedding", EMBEDDINGS[:3])
-def test_embedding_is_a_mean_of_features(embedding: schema.Embedding) -> None:
-    operator = wake(make(embedding=embedding))
+def test_embedding_is_a_mean_of_features(embedding: schema.Embedding, base: str) -> None:
+    operator = wake(make(embedding=embedding, base=base))
     context = make_batch(operator).context
     whole = operator.embed(context)
     shuffled = operator.embed(context.flip(0))
@@ -143,10 +160,14 @@ def test_embedding_is_a_mean_of_features(embedding: schema.Embedding) -> None:
     one, two = (
         operator.embed_sums(part, torch.tensor([len(part)])) for part in context.split([3, 5])
     )
-    merged = operator.embedder.read_out((one + two).mean)[0]
+    merged = operator.read_out(one + two)[0]
     torch.testing.assert_close(merged, whole, rtol=1e-5, atol=1e-5)
+    # samples can be taken back
+    first = operator.read_out(one + two - two)[0]
+    torch.testing.assert_close(first, operator.embed(context[:3]), rtol=1e-4, atol=1e-4)
     # the batched form that training uses is the same
-    batched = operator.embedder(operator._context_view(context), torch.tensor([3, 5]))
+    batch = replace(make_batch(operator), lengths=torch.tensor([3, 5]))
+    batched = operator._training_embedding(batch, 0.0)
     torch.testing.assert_close(batched[0], operator.embed(context[:3]), rtol=1e-5, atol=1e-5)
 
 
@@ -158,14 +179,15 @@ def test_attention_weighs_the_context() -> None:
     torch.testing.assert_close(twice, operator.embed(context), rtol=1e-5, atol=1e-5)
 
 
-def test_guidance() -> None:
-    operator = wake(make())
+@pytest.mark.parametrize("base", ["none", "gaussian"])
+def test_guidance(base: str) -> None:
+    operator = wake(make(base=base))
     u = operator.embed(make_batch(operator).context)
     plain = operator.sample(u, 3, steps=4)
     assert plain.shape == (3, 1, 8, 16)
     assert plain.dtype == torch.uint8
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=1.0), plain)
-    free = operator.sample(operator.null.detach(), 3, steps=4)
+    free = operator.sample(operator.unknown.detach(), 3, steps=4)
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=0.0), free)
 
 
@@ -173,7 +195,7 @@ def test_latent_statistics_standardise() -> None:
     operator = make()
     latents = 3 + 2 * torch.randn(5000, 16, generator=torch.Generator().manual_seed(0)).double()
     for _ in range(3):
-        operator.update_latent(latents.sum(0), latents.square().sum(0), 5000)
+        operator.update_latent(latent_sums(latents[:, None], products=False), 5000, 1)
     torch.testing.assert_close(operator.latent_mean, latents.mean(0).float(), rtol=1e-4, atol=1e-4)
     deviation = latents.std(0, correction=0).float()
     torch.testing.assert_close(operator.latent_deviation, deviation, rtol=1e-4, atol=1e-4)

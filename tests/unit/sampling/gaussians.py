@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config.load import load_config
@@ -13,7 +15,7 @@ from sno_dist.config.schema import Config
 from sno_dist.model.build import OperatorSpec
 from sno_dist.shards.manifest import Manifest
 
-__all__ = ["LAWS", "gaussians_config", "untrained"]
+__all__ = ["LAWS", "arrays_config", "gaussians_config", "untrained"]
 
 LAWS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "a": ((-4.0, 0.0), (1.0, 0.5)),
@@ -27,10 +29,16 @@ LAWS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 def gaussians_config(root: Path, *overrides: str) -> Config:
     """The config of a population of LAWS, 300 samples each, in folders below `root`."""
     source = np.random.default_rng(0)
+    arrays = {name: source.normal(*law, (300, 2)) for name, law in LAWS.items()}
+    return arrays_config(root, arrays, *overrides)
+
+
+def arrays_config(root: Path, arrays: Mapping[str, NDArray[np.float64]], *overrides: str) -> Config:
+    """The config of a population of given samples, (n, D) each, in folders below `root`."""
     folder = root / "arrays"
     folder.mkdir(exist_ok=True)
-    for name, (mean, deviation) in LAWS.items():
-        np.save(folder / f"{name}.npy", source.normal(mean, deviation, (300, 2)))
+    for name, rows in arrays.items():
+        np.save(folder / f"{name}.npy", rows)
     return load_config(
         None,
         [

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sno_dist.errors import ArtifactError, Preempted
+from sno_dist.errors import ArtifactError, ConfigError, Preempted
 from sno_dist.runtime import preemption
 from sno_dist.sampling.sample import sample
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
-from tests.unit.sampling.gaussians import gaussians_config, untrained
+from tests.unit.sampling.gaussians import arrays_config, gaussians_config, untrained
 
-ALL = "sampling.baselines=[individual, nearest, pooled, resample, jitter]"
+ALL = "sampling.baselines=[individual, nearest, pooled, resample, jitter, kernel, oism]"
 TIMED = {"index.json", "COMPLETE"}
 
 
@@ -47,7 +47,7 @@ def test_baselines_lie_beside_the_operator_s_samples(whole: SampleSet, tmp_path:
         split, label, _ = key.split("/")
         labels[split].add(label)
         assert whole.samples(key).shape == (20, 2)
-    by_k = {"nearest", "resample", "jitter"}
+    by_k = {"nearest", "resample", "jitter", "kernel", "oism"}
     whole_alone = {"all"} | {f"{method}-all" for method in (*by_k, "individual", "pooled")}
     assert labels["seen"] == whole_alone
     few = {f"{method}-k{k}" for method in by_k for k in (1, 10)}
@@ -87,11 +87,25 @@ def test_a_stopped_stage_goes_on_to_the_same_bytes(
         ("training.objective.weight=noise", "training.objective.weight"),
         ("training.clip=2.0", "training.clip"),
         ("sampling.individual.steps=5", "sampling.individual.steps"),
+        ("sampling.kernel.form=diagonal", "sampling.kernel.form"),
+        ("sampling.oism.order=4", "sampling.oism.order"),
     ],
 )
-def test_individual_models_of_other_settings_are_refused(
-    whole: SampleSet, override: str, key: str
-) -> None:
+def test_baselines_of_other_settings_are_refused(whole: SampleSet, override: str, key: str) -> None:
     root = whole.path.parents[1]
     with pytest.raises(ArtifactError, match=key):
         go(root, ALL, override)
+
+
+def test_what_a_latent_has_too_many_entries_for_is_refused_before_anything_is_drawn(
+    tmp_path: Path,
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((2, 40, 5))
+    asked = ("sampling.contexts=[1]", "sampling.baselines=[kernel, oism]")
+    config = arrays_config(tmp_path, dict(zip("ab", rows, strict=True)), *asked)
+    manifest = build_shards(config)
+    untrained(config, manifest).save_pretrained(tmp_path / "operator")
+    checkpoint = Checkpoint(path=tmp_path / "operator", step=0, digest="untrained")
+    with pytest.raises(ConfigError, match="oism in a latent of 5 entries"):
+        sample(config, manifest, checkpoint)
+    assert not list((tmp_path / "run").rglob("*.tar"))

@@ -110,7 +110,7 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         return real(root, file, samples, block)
 
     monkeypatch.setattr(build, "write_shard", failing)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ArtifactError, match="cannot be written .* got: No space left on device"):
         build_shards(small_config(tmp_path))
     assert not (tmp_path / "shards").exists()
     manifest = build_shards(small_config(tmp_path))
@@ -190,6 +190,19 @@ def test_over_http(server: str, copy: Path, built: Path) -> None:
     got = reader.all(remote.entry("37"), "model")
     np.testing.assert_array_equal(got, Reader(local).all(local.entry("37"), "model"))
     assert len(list((copy / "cache").rglob("*.tar"))) == 1
+
+
+def test_a_cache_that_was_changed_is_seen_when_read(server: str, copy: Path) -> None:
+    cache = copy / "cache"
+    remote = open_manifest(small_config(copy, f"shards.path={server}", f"shards.cache={cache}"))
+    Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
+    (path,) = cache.rglob("*.tar")
+    damaged = bytearray(path.read_bytes())
+    damaged[-2000] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="shard") as found:
+        Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
+    assert str(path) in str(found.value)
 
 
 def test_a_damaged_remote_shard_is_named(

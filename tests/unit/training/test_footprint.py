@@ -34,7 +34,7 @@ BIG = 2_000_000
 
 def size(*shapes: tuple[int, ...], buffers: int = 0) -> Size:
     weights = [Weight(shape=shape, group=0, unit=0) for shape in shapes]
-    return Size(weights=weights, buffers=buffers, latent=8)
+    return Size(weights=weights, buffers=buffers, latent=16)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_ring_sends_each_entry_twice_round_but_for_its_own_share() -> None:
     for ranks in (1, 2, 4, 4096):
         sent = traffic_of(one, "data_parallel", ranks)
         assert ranks * sent.all_reduce == pytest.approx(2 * (ranks - 1) * 4 * BIG)
-        # four losses, twice the latent's eight entries and one flag, float64
+        # four losses, sixteen sums of latents and one flag, float64
         assert ranks * sent.statistics == pytest.approx(2 * (ranks - 1) * 8 * 21)
     assert traffic_of(one, "data_parallel", 1).total == 0
 
@@ -188,7 +188,7 @@ def test_what_engines_send_in_units_of_all_weights_but_a_share() -> None:
 
 def test_blocks_are_gathered_again_for_their_backward() -> None:
     weights = [Weight(shape=(8, 10), group=0, unit=unit) for unit in (0, 1, 2)]
-    sent = traffic_of(Size(weights=weights, buffers=0, latent=1), "fsdp", 2)
+    sent = traffic_of(Size(weights=weights, buffers=0, latent=2), "fsdp", 2)
     assert sent.all_gather == pytest.approx((1 + 2 + 2) * 4 * 80 / 2)
     assert sent.reduce_scatter == pytest.approx(3 * 4 * 80 / 2)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
 from sno_dist.config.schema import Config, Training
-from sno_dist.errors import DataError
+from sno_dist.errors import DataError, RunError
+from sno_dist.runtime.workers import workers_watched
 from sno_dist.runtime.world import World
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
@@ -99,5 +101,23 @@ def test_a_missing_shard_is_named_in_training(tmp_path: Path) -> None:
     for path in (tmp_path / "shards/seen").rglob("model*"):
         path.unlink()
     dataset = StepBatches(config, manifest, World(), dims=3)
-    with pytest.raises(DataError, match="a shard is missing"):
-        dataset[0]
+    # from a worker the line comes as it is, without the worker's traceback
+    for workers in (0, 1):
+        with pytest.raises(DataError, match="^a shard is missing") as found:
+            list(batches(dataset, 0, 2, workers))
+        assert "Traceback" not in str(found.value)
+
+
+def test_a_lost_worker_is_told(population: tuple[Config, Manifest]) -> None:
+    config, manifest = population
+    dataset = StepBatches(config, manifest, World(), dims=3)
+
+    def lose() -> None:
+        for batch in batches(dataset, 0, 10_000, 1):
+            assert len(batch.lengths)
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+    told = pytest.raises(RunError, match="^a loader worker was lost .* got: DataLoader worker")
+    with told, workers_watched():
+        lose()

@@ -162,11 +162,22 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
     assert not (losses["total"].isfinite() and gradient.isfinite().all())
 
 
-def test_references_are_refused_where_they_would_need_encoding(
-    tmp_path: Path, shards: Path
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["references=3"], "references are samples of data space"),
+        (["targets=1"], "takes two targets"),
+        (["objective.matching=sliced", "objective.score_gradient=1.0"], "has a gradient"),
+        (["objective.matching=generalised"], "coordinates of the data"),
+        (["objective.matching=sliced", "targets=2"], "other targets' noise"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    tmp_path: Path, shards: Path, overrides: list[str], words: str
 ) -> None:
-    with pytest.raises(ConfigError, match="references are samples of data space"):
-        go(tiny(tmp_path, shards, "training.references=3"))
+    settings = [f"training.{override}" for override in overrides]
+    with pytest.raises(ConfigError, match=words):
+        go(tiny(tmp_path, shards, "model.base=gaussian", *settings))
 
 
 def test_launcher_and_config_must_agree(

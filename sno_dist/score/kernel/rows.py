@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sno_dist.diffusion.covariance import CholeskyPrecision, Covariance, Diagonal, LowRank
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
-from sno_dist.score.centres import Centres
-from sno_dist.score.precisions import Form
+from sno_dist.score.kernel.centres import Centres
+from sno_dist.score.kernel.precisions import Form
 
 __all__ = ["averaged", "kernel_estimate", "mixed", "rows_of", "stacked"]
 

@@ -23,20 +23,20 @@ from torch import Tensor
 
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
 from sno_dist.errors import DataError
-from sno_dist.score.centres import Centres, Choice, bandwidths, choose_centres
-from sno_dist.score.context_sets import ContextSets, Members
-from sno_dist.score.descent import Descent, descend, losses
-from sno_dist.score.expectation_maximisation import Prior, expectation_maximisation
-from sno_dist.score.mixture_rows import averaged, kernel_estimate, mixed, rows_of, stacked
-from sno_dist.score.precisions import Form, Precisions
-from sno_dist.score.stacking import stacking_share
+from sno_dist.score.kernel.centres import Centres, Choice, bandwidths, choose_centres
+from sno_dist.score.kernel.descent import Descent, descend, losses
+from sno_dist.score.kernel.em import Prior, expectation_maximisation
+from sno_dist.score.kernel.precisions import Form, Precisions
+from sno_dist.score.kernel.rows import averaged, kernel_estimate, mixed, rows_of, stacked
+from sno_dist.score.kernel.sets import ContextSets, Members
+from sno_dist.score.kernel.stacking import stacking_share
 
 __all__ = ["KernelFit", "Method", "fit_kernel_models"]
 
 Method = Literal["em", "likelihood", "implicit"]
 
 VALUES = 1 << 22
-"""Odds of components at samples that are held at a time."""
+"""Odds of components at samples, or features of samples, that are held at a time."""
 
 SINGLE = 4.0
 """The prior's strength where a set is one Gaussian, over that where it has several."""
@@ -121,7 +121,7 @@ def fit_kernel_models(
     means = contexts.samples.sum(1) / contexts.lengths[:, None]
     small = contexts.lengths < how.smallest
     found: dict[int, GaussianMixture] = {}
-    for chosen in _blocks(contexts.lengths, small, how):
+    for chosen in _blocks(contexts, small, how):
         block = ContextSets.of([sets[item].double() - means[item] for item in chosen])
         fit = _Fit(block, variances[chosen], [sources[item] for item in chosen], how)
         mixtures = fit.single() if bool(small[chosen[0]]) else fit.best()
@@ -253,13 +253,14 @@ class _Fit:
         )
 
 
-def _blocks(lengths: Tensor, small: Tensor, how: KernelFit) -> Iterator[list[int]]:
+def _blocks(contexts: ContextSets, small: Tensor, how: KernelFit) -> Iterator[list[int]]:
     """Sets by their sizes, as many at a time as memory allows, small ones by themselves."""
-    share = 1 if how.centres == "context" else min(how.per_centre)
+    share, dims = 1 if how.centres == "context" else min(how.per_centre), contexts.samples.shape[2]
+    known = 2 * dims if how.form == "diagonal" else dims + dims**2
     block: list[int] = []
-    for item in torch.argsort(lengths, descending=True, stable=True).tolist():
-        longest = int(lengths[block[0] if block else item])
-        values = longest * max(how.members * max(1, longest // share), longest)
+    for item in torch.argsort(contexts.lengths, descending=True, stable=True).tolist():
+        longest = int(contexts.lengths[block[0] if block else item])
+        values = longest * max(how.members * max(1 + known, longest // share), longest)
         full = (len(block) + 1) * values > VALUES
         if block and (full or bool(small[item]) != bool(small[block[0]])):
             yield block

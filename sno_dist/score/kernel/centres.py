@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sno_dist.score.context_sets import taken
+from sno_dist.score.kernel.sets import taken
 
 __all__ = ["Centres", "Choice", "bandwidths", "choose_centres", "coincident", "nearest"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Adam
 
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
-from sno_dist.score.centres import Centres, coincident
-from sno_dist.score.context_sets import Members, taken
-from sno_dist.score.precisions import Precisions
+from sno_dist.score.kernel.centres import Centres, coincident
+from sno_dist.score.kernel.precisions import Precisions
+from sno_dist.score.kernel.sets import Members, taken
 
 __all__ = ["Descent", "Loss", "descend", "losses"]
 

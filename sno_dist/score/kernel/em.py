@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sno_dist.diffusion.covariance import CholeskyPrecision, Covariance, Diagonal, LowRank, total_of
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
-from sno_dist.score.centres import Centres, nearest
-from sno_dist.score.context_sets import Members
-from sno_dist.score.precisions import Form
+from sno_dist.score.kernel.centres import Centres, nearest
+from sno_dist.score.kernel.precisions import Form
+from sno_dist.score.kernel.sets import Members
 
 __all__ = ["Prior", "expectation_maximisation", "features", "maximise", "natural", "penalty"]
 

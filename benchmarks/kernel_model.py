@@ -1,0 +1,329 @@
+"""The kernel model beside the kernel density estimate whose bandwidth is best on the test set.
+
+On laws in the plane, for each size of a training set and over several seeds: the mean held-out log
+density of fits by implicit score matching, likelihood and expectation-maximisation, each without
+and the last also with the kernel density estimate mixed in, which is the default; the seconds of a
+fit; and whether samples repeat the training set, beside samples of the empirical law's own noised
+score. The rival estimate sees all training samples and chooses its bandwidth on the test set, which
+no method can; a fit leaves a part out. Then many laws fitted in one call and one after another.
+Seconds are the processor's, of one thread, so that what else the machine does counts in none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import finish, machine
+from sno_dist.diffusion.gaussian_mixture import GaussianMixture
+from sno_dist.diffusion.sampler import Sampler
+from sno_dist.diffusion.schedule import VariancePreserving
+from sno_dist.errors import RunError
+from sno_dist.score.kernel.model import KernelFit, fit_kernel_models
+from sno_dist.score.memorisation import memorisation
+
+METHODS: dict[str, KernelFit] = {
+    "implicit": KernelFit(method="implicit", kernels=False),
+    "likelihood": KernelFit(method="likelihood", kernels=False),
+    "em": KernelFit(method="em", kernels=False),
+    "em_kernels": KernelFit(),
+}
+BANDWIDTHS = np.geomspace(0.003, 1.5, 80)
+NODES = 4000
+"""Points that a curve is replaced by where its density is computed."""
+
+SCHEDULE = VariancePreserving(low=1e-3)
+"""Whose least noise, a 300th of a law's deviation, tells each of 1,000 samples from the others."""
+
+
+# --------------------------------------------------------------------------------- laws
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law in the plane.
+
+    Args:
+        draw: A count and a source to samples, (count, 2).
+        log_density: (N, 2) points to (N,) nats; none: not known.
+    """
+
+    draw: Callable[[int, np.random.Generator], np.ndarray]
+    log_density: Callable[[Tensor], Tensor] | None
+
+
+def curve(path: Callable[[np.ndarray], np.ndarray], noise: float) -> Law:
+    """A curve of even share on [0, 1), (n,) to (n, 2), and Gaussian noise."""
+    nodes = torch.from_numpy(path((np.arange(NODES) + 0.5) / NODES))
+    exact = GaussianMixture.isotropic(nodes[None], torch.tensor([noise]).double())
+
+    def draw(count: int, source: np.random.Generator) -> np.ndarray:
+        return path(source.random(count)) + noise * source.standard_normal((count, 2))
+
+    return Law(draw=draw, log_density=lambda x: exact.log_density(x[None])[0])
+
+
+def plane(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Polar coordinates to (n, 2)."""
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+def moons(share: np.ndarray) -> np.ndarray:
+    """Two half circles, one in the other's opening."""
+    second, angle = share >= 0.5, 2 * np.pi * (share % 0.5)
+    side = np.where(second, -1.0, 1.0)
+    return plane(side, angle) + np.outer(second, [1.0, 0.5])
+
+
+def circles(share: np.ndarray) -> np.ndarray:
+    """Two around 0, of radius 1 and 1/2."""
+    return plane(np.where(share < 0.5, 1.0, 0.5), 4 * np.pi * (share % 0.5))
+
+
+def spirals(share: np.ndarray) -> np.ndarray:
+    """Two arms of a turn and a half."""
+    along = 2 * (share % 0.5)
+    return plane(0.2 + 1.3 * along, 3 * np.pi * along + np.pi * (share < 0.5))
+
+
+def swiss_roll(share: np.ndarray) -> np.ndarray:
+    """A slice of the roll, one and a half turns, scaled to radius 1.5."""
+    angle = 1.5 * np.pi * (1 + 2 * share)
+    return plane(angle / (3 * np.pi), angle)
+
+
+def pinwheel(count: int, source: np.random.Generator) -> np.ndarray:
+    """Five Gaussian blades, bent."""
+    blade = source.normal((1.0, 0.0), (0.3, 0.05), (count, 2))
+    turn = 2 * np.pi / 5 * source.integers(5, size=count) + 0.25 * np.exp(blade[:, 0])
+    return plane(blade[:, 0], turn) + plane(blade[:, 1], turn + np.pi / 2)
+
+
+def checkerboard(count: int, source: np.random.Generator) -> np.ndarray:
+    """The eight black squares of a board of four by four of side 1/2 around 0."""
+    row, place = source.integers(4, size=count), source.integers(2, size=count)
+    corner = np.stack([2 * place + row % 2, row], 1)
+    return (corner + source.random((count, 2))) / 2 - 1
+
+
+def checkerboard_density(x: Tensor) -> Tensor:
+    """Of the same, -inf on white."""
+    cell = torch.floor(2 * (x + 1))
+    black = (cell.sum(1) % 2 == 0) & (cell >= 0).all(1) & (cell < 4).all(1)
+    return torch.where(black, -math.log(2.0), -math.inf)
+
+
+def ring() -> Law:
+    """Eight Gaussians of deviation 0.08 on a circle of radius 1."""
+    centres = plane(np.ones(8), np.arange(8) * np.pi / 4)
+    exact = GaussianMixture.isotropic(torch.from_numpy(centres)[None], torch.tensor([0.08]))
+
+    def draw(count: int, source: np.random.Generator) -> np.ndarray:
+        return centres[source.integers(8, size=count)] + source.normal(0, 0.08, (count, 2))
+
+    return Law(draw=draw, log_density=lambda x: exact.log_density(x[None])[0])
+
+
+def laws() -> dict[str, Law]:
+    """All, by name."""
+    return {
+        "moons": curve(moons, 0.05),
+        "circles": curve(circles, 0.04),
+        "spirals": curve(spirals, 0.04),
+        "swiss_roll": curve(swiss_roll, 0.04),
+        "pinwheel": Law(draw=pinwheel, log_density=None),
+        "checkerboard": Law(draw=checkerboard, log_density=checkerboard_density),
+        "ring": ring(),
+    }
+
+
+# -------------------------------------------------------------------------------- cells
+
+
+def best_kernels(train: Tensor, test: Tensor) -> tuple[float, float]:
+    """The bandwidth that is best on the test set, and its mean log density there.
+
+    Raises:
+        RunError: If it lies at an end of the grid, where it is not the best there is.
+    """
+    squares = torch.cdist(test, train).square()
+    told = []
+    for width in BANDWIDTHS.tolist():
+        scale = math.log(2 * math.pi * width**2 * len(train))
+        told.append(float((-0.5 * squares / width**2).logsumexp(1).mean()) - scale)
+    best = int(np.argmax(told))
+    if best in (0, len(told) - 1):
+        raise RunError("the best bandwidth lies at an end of the grid", got=BANDWIDTHS[best])
+    return float(BANDWIDTHS[best]), told[best]
+
+
+def sampled(mixture: GaussianMixture, count: int, source: np.random.Generator) -> Tensor:
+    """(P, count, 2) without a solver."""
+    rows = len(mixture.log_weights)
+    uniform = torch.from_numpy(source.random((rows, count)))
+    return mixture.sample(
+        uniform, torch.from_numpy(source.standard_normal((rows, count, mixture.entries)))
+    )
+
+
+def repeated(train: Tensor, count: int, source: np.random.Generator) -> Tensor:
+    """(count, 2) by the reverse diffusion of the training set's own noised score."""
+    scale = train.std()
+    law = GaussianMixture.isotropic(train[None] / scale, torch.zeros(1).double())
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        noised = law.noised(SCHEDULE.alpha(t[0]), SCHEDULE.sigma(t[0]))
+        return noised.score(x[None])[0]
+
+    drawn = Sampler(steps=32)(
+        score, SCHEDULE, lambda: torch.from_numpy(source.standard_normal((count, 2)))
+    )
+    return scale * drawn
+
+
+def cell(law: Law, size: int, seeds: int, held_out: int, drawn: int) -> dict[str, Any]:
+    """All methods on `seeds` training sets of one size of one law."""
+    sources = [np.random.default_rng([size, seed]) for seed in range(seeds)]
+    train = [torch.from_numpy(law.draw(size, source)) for source in sources]
+    test = torch.stack([torch.from_numpy(law.draw(held_out, source)) for source in sources])
+    kernels = [best_kernels(*pair) for pair in zip(train, test, strict=True)]
+    row: dict[str, Any] = {
+        "size": size,
+        "truth": None if law.log_density is None else mean(law.log_density(own) for own in test),
+        "bandwidth": [width for width, _ in kernels],
+        "kernels": [told for _, told in kernels],
+        "methods": {},
+    }
+    for name, how in METHODS.items():
+        start = time.process_time()
+        own = [np.random.default_rng([1, size, seed]) for seed in range(seeds)]
+        mixture = fit_kernel_models(train, own, how)
+        seconds = (time.process_time() - start) / seeds
+        told = mixture.log_density(test).mean(1).tolist()
+        wins = sum(mine > rival for mine, rival in zip(told, row["kernels"], strict=True))
+        samples = sampled(mixture, drawn, np.random.default_rng([2, size]))
+        row["methods"][name] = {
+            "log_density": told,
+            "wins": wins,
+            "seconds": seconds,
+            **copied(samples, train, test),
+        }
+    row["empirical"] = copied([repeated(own, drawn, sources[0]) for own in train], train, test)
+    return row
+
+
+def copied(
+    samples: Sequence[Tensor] | Tensor, train: Sequence[Tensor], test: Tensor
+) -> dict[str, float]:
+    """Both measures of memorisation, means over seeds."""
+    each = zip(samples, train, test, strict=True)
+    found = [asdict(memorisation(own, fitted, fresh)) for own, fitted, fresh in each]
+    return {name: float(np.mean([own[name] for own in found])) for name in found[0]}
+
+
+def mean(parts: Any) -> float:
+    """Over all entries of some tensors of one size."""
+    return float(torch.stack(list(parts)).mean())
+
+
+# ----------------------------------------------------------------------------- many laws
+
+
+def many(count: int, size: int, looped: int) -> dict[str, Any]:
+    """`count` rings of Gaussians, turned and stretched, in one call; `looped` one after another."""
+    source = np.random.default_rng(3)
+    law, sets = ring(), []
+    for _ in range(count):
+        turn, (a, b) = source.uniform(0, np.pi), source.uniform(0.5, 2, 2)
+        basis = plane(np.array([a, b]), np.array([turn, turn + np.pi / 2]))
+        sets.append(torch.from_numpy(law.draw(size, source) @ basis))
+
+    def fitted(part: slice) -> tuple[GaussianMixture, float]:
+        own = [np.random.default_rng([4, item]) for item in range(count)][part]
+        start = time.process_time()
+        mixture = fit_kernel_models(sets[part], own, KernelFit(), pooled=1.0)
+        return mixture, time.process_time() - start
+
+    together, one_call = fitted(slice(count))
+    points = torch.stack(sets[:looped])
+    alone = [fitted(slice(item, item + 1)) for item in range(looped)]
+    densities = torch.cat(
+        [own.log_density(at[None]) for (own, _), at in zip(alone, points, strict=True)]
+    )
+    first = together.mapped(lambda values: values[:looped])
+    loop = sum(seconds for _, seconds in alone)
+    return {
+        "laws": count,
+        "samples": size,
+        "seconds_one_call": one_call,
+        "looped_laws": looped,
+        "seconds_loop": loop,
+        "loop_over_one_call_per_law": loop / looped / (one_call / count),
+        "largest_difference": float((densities - first.log_density(points)).abs().max()),
+    }
+
+
+# -------------------------------------------------------------------------------- table
+
+
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """Means over seeds, and in how many of them a method beats the rival."""
+    head = f"{'law':<13}{'n':>5}{'truth':>8}{'kernels':>9}"
+    lines = [head + "".join(f"{name:>20}" for name in METHODS) + f"{'copies: em, chance, own':>26}"]
+    for row in cells:
+        truth = "" if row["truth"] is None else f"{row['truth']:.3f}"
+        line = f"{row['law']:<13}{row['size']:>5}{truth:>8}{np.mean(row['kernels']):>9.3f}"
+        for own in row["methods"].values():
+            told, wins = np.mean(own["log_density"]), f"{own['wins']}/{len(own['log_density'])}"
+            line += f"{told:>9.3f} {wins} {own['seconds']:>5.1f}s"
+        em, plain = row["methods"]["em"], row["empirical"]
+        copies = f"{em['copies']:.2f}, {em['fresh_copies']:.2f}, {plain['copies']:.2f}"
+        lines.append(line + f"{copies:>26}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all cells, then the many laws."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=list(laws()), default=list(laws()))
+    parser.add_argument("--samples", type=int, nargs="+", default=[200, 1000])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--held-out", type=int, default=3000)
+    parser.add_argument("--drawn", type=int, default=1000, help="samples of each fitted model")
+    parser.add_argument("--laws", type=int, default=1000)
+    parser.add_argument("--looped", type=int, default=300)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = []
+    for name in arguments.only:
+        law = laws()[name]
+        for size in arguments.samples:
+            sizes = (arguments.seeds, arguments.held_out, arguments.drawn)
+            cells.append({"law": name, **cell(law, size, *sizes)})
+            print(table(cells[-1:]), flush=True)
+    print(table(cells))
+    wins = {name: sum(row["methods"][name]["wins"] for row in cells) for name in METHODS}
+    result: dict[str, Any] = {
+        "benchmark": "kernel_model",
+        "seeds": arguments.seeds,
+        "cells": cells,
+        "wins": wins,
+        "of": len(cells) * arguments.seeds,
+        "many": many(arguments.laws, 100, arguments.looped),
+        "machine": machine(),
+    }
+    finish(result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The baseline of operator-informed score matching on each context set.
+
+A score in closed form from means of eigenfunctions, in the operator's latent space, integrated by
+the operator's solver on its schedule. Each set is whitened first, so that one basis serves them
+all; where it is small, by a covariance that is shrunk to that within seen distributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sno_dist.config.schema import Config, Oism
+from sno_dist.diffusion.axes import Circle, OrnsteinUhlenbeck
+from sno_dist.diffusion.eigenfunctions import up_to
+from sno_dist.errors import ConfigError, RunError
+from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.sampling.draw import noise_of, sampler_of, streams_of
+from sno_dist.sampling.latents import LatentSpace
+from sno_dist.sampling.plan import Unit, groups_of
+from sno_dist.score.oism import Fit, OperatorInformed
+from sno_dist.shards.reader import Reader
+
+__all__ = ["OismModels"]
+
+ORDERS = {"torus": (32, 8, 4), "ou": (2, 2, 2)}
+"""Orders in 1, 2 and 3 dimensions where the config leaves them open."""
+
+FUNCTIONS = 1000
+"""Eigenfunctions at most: a solve of that size for each of 128 noise levels and each set."""
+
+INNER = 0.8
+"""The share of the period in which all of a set's samples lie, lest the farthest wrap around."""
+
+
+class OismModels:
+    """Fits the scores of all of a unit's context sets in one call, and draws from each.
+
+    Args:
+        operator: On its device; its autoencoder, latent space and schedule are used.
+        reader: Of the population.
+        config: Its sections sampling and training, and the seed.
+
+    Raises:
+        ConfigError: If the latent has more than three entries, or the order asks for too many
+            eigenfunctions.
+    """
+
+    def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
+        self._operator, self._config = operator, config
+        self._space = LatentSpace(operator, reader, config)
+        dims = operator.autoencoder.size
+        self._large = _model(config.sampling.oism, dims)
+        self._small = OperatorInformed(up_to(OrnsteinUhlenbeck(), dims, 2))
+
+    def __call__(self, unit: Unit) -> NDArray[np.generic]:
+        """The samples of a unit, (entries, samples, *shape) in data units.
+
+        Raises:
+            RunError: If a sample is not finite.
+        """
+        entries, count = len(unit.entries), self._config.sampling.samples
+        contexts = self._space.contexts(unit)
+        groups = len(contexts) // entries
+        law = np.arange(entries)[:, None] * groups + groups_of(self._config.sampling, unit.k)
+        streams = streams_of(self._config.seed, unit, unit.entries, count)
+        small = np.array([len(own) < self._config.sampling.oism.smallest for own in contexts])
+        z = contexts[0].new_zeros(entries * count, contexts[0].shape[1])
+        for model, chosen in ((self._small, small), (self._large, ~small)):
+            rows = np.flatnonzero(chosen[law.ravel()])
+            if len(rows):
+                sets = [own for own, taken in zip(contexts, chosen, strict=True) if taken]
+                own_law = (np.cumsum(chosen) - 1)[law.ravel()[rows]]
+                own_streams = [streams[row] for row in rows]
+                z[torch.from_numpy(rows)] = self._drawn(model, sets, own_law, own_streams)
+        _check(unit, z)
+        return self._space.in_data(z.unflatten(0, (entries, count)))
+
+    @torch.no_grad()
+    def _drawn(
+        self,
+        model: OperatorInformed,
+        sets: Sequence[Tensor],
+        law: NDArray[np.int64],
+        streams: Sequence[np.random.Generator],
+    ) -> Tensor:
+        """One sample for each stream, (N, Z) float64, of the set that `law`, (N,), tells."""
+        section, axis = self._config.sampling.oism, model.basis.axis
+        reach = 0.5 * INNER * axis.period if isinstance(axis, Circle) else None
+        white = [_Whitened.of(own, reach) for own in sets]
+        lengths = torch.tensor([len(own) for own in sets])
+        moments = model.measured.moments(torch.cat([own.samples for own in white]), lengths)
+        fit = Fit(model=model, moments=moments, shrinkage=section.shrinkage, ridge=section.ridge)
+        schedule = self._operator.schedule
+        table, index = fit.tabulate(schedule), torch.from_numpy(law).to(white[0].mean.device)
+        noise = noise_of(streams, model.basis.dims)
+        y = sampler_of(self._config.sampling)(
+            lambda x, t: table(x, t, index), schedule, lambda: noise().to(index.device)
+        ).double()
+        if isinstance(axis, Circle):
+            y = y - axis.period * (y / axis.period).round()
+        mean = torch.stack([own.mean for own in white])[index]
+        factor = torch.stack([own.factor for own in white])[index]
+        return mean + torch.einsum("nij,nj->ni", factor, y)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whitened:
+    """A context set in units of its own: z = mean + factor y.
+
+    Args:
+        samples: (K, Z) y.
+        mean: (Z,).
+        factor: (Z, Z) lower triangular.
+    """
+
+    samples: Tensor
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, reach: float | None) -> _Whitened:
+        """Whiten (K, Z) samples, in units of the deviation within distributions.
+
+        Equation: factor factor' = (1 + 1 / K) ((K - 1) S + I) / K, S the unbiased covariance: of
+        one sample 2 I, as of the difference of two, of many S. Times what brings the farthest
+        entry of y to `reach`, if it is beyond.
+        """
+        count, mean = len(z), z.mean(0)
+        gap = z - mean
+        covariance = gap.T @ gap + torch.eye(z.shape[1]).to(z)
+        factor = torch.linalg.cholesky((1 + 1 / count) / count * covariance)
+        y = torch.linalg.solve_triangular(factor, gap.T, upper=False).T
+        beyond = 1.0 if reach is None else max(1.0, float(y.abs().max()) / reach)
+        return cls(y / beyond, mean, beyond * factor)
+
+
+def _model(section: Oism, dims: int) -> OperatorInformed:
+    if dims > 3:
+        raise ConfigError(
+            "operator-informed score matching is for latents of at most 3 entries, as its "
+            "eigenfunctions grow in number as the order to the power of the entries",
+            where="sampling.baselines",
+            got=f"oism in a latent of {dims} entries",
+            fix="drop oism from sampling.baselines",
+        )
+    torus = section.noising == "torus"
+    axis = Circle(section.period) if torus else OrnsteinUhlenbeck()
+    order = section.order or ORDERS[section.noising][dims - 1]
+    basis = up_to(axis, dims, order)
+    if len(basis.indices) > FUNCTIONS:
+        raise ConfigError(
+            "operator-informed score matching has too many eigenfunctions",
+            where="sampling.oism.order",
+            got=f"{len(basis.indices)} of order {order} in {dims} entries",
+            expected=f"at most {FUNCTIONS}",
+            fix="lower the order",
+        )
+    return OperatorInformed(basis)
+
+
+def _check(unit: Unit, z: Tensor) -> None:
+    finite = z.isfinite().all(1)
+    if not bool(finite.all()):
+        raise RunError(
+            "samples of operator-informed score matching are not finite",
+            where=f"{unit.split} distributions {unit.entries[0].name} to {unit.entries[-1].name}",
+            got=f"{int((~finite).sum())} of {len(z)}",
+            fix="choose sampling.oism.noising=torus, or a lower order",
+        )
