@@ -21,11 +21,14 @@ __all__ = [
     "curves",
     "embedding_map",
     "learning_curve",
+    "nearness",
     "score_errors",
     "spectrum",
 ]
 
 POINTS = 400
+MOST_NEIGHBOURS = 2000
+"""Embeddings for which t-SNE takes seconds."""
 """Points of a curve at most: more cannot be seen and make the page heavy."""
 
 
@@ -95,22 +98,26 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5)
         return svg(figure, "Accuracy of every distribution")
 
 
-def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[str]) -> str | None:
-    """The embeddings u in the plane of their two largest principal components.
+def embedding_map(
+    points: NDArray[Any],
+    names: Sequence[str],
+    splits: Sequence[str],
+    *,
+    neighbours: bool = False,
+) -> str | None:
+    """The embeddings u in a plane: that of their two largest principal components, or t-SNE's.
 
     Args:
         points: (P, U), P >= 3.
         names: P distributions.
         splits: "seen" or "unseen" of each.
+        neighbours: t-SNE, which keeps who is near to whom and no distance beyond; None where
+            there are too few or too many for it.
     """
-    if len(points) < 3:
+    if len(points) < 3 or (neighbours and not 10 <= len(points) <= MOST_NEIGHBOURS):
         return None
     rows = np.asarray(points, np.float64).reshape(len(points), -1)
-    rows = rows - rows.mean(axis=0)
-    left, values, _ = np.linalg.svd(rows, full_matrices=False)
-    plane = np.zeros((len(rows), 2))
-    plane[:, : min(2, len(values))] = (left * values)[:, :2]
-    share = values**2 / max(float((values**2).sum()), 1e-300)
+    plane, labels = nearness(rows) if neighbours else _principal(rows)
     short = len(rows) <= 150 and max(map(len, names)) <= 5
     with mpl.rc_context(STYLE):
         figure, axes = canvas(5.6, 3.8)
@@ -124,12 +131,36 @@ def embedding_map(points: NDArray[Any], names: Sequence[str], splits: Sequence[s
                 axes.text(
                     plane[i, 0], plane[i, 1], names[i], color=colour, parse_math=False, **place
                 )
-        axes.set_xlabel(f"first component ({100 * share[0]:.0f} % of the variance)")
-        axes.set_ylabel(f"second ({100 * share[min(1, len(share) - 1)]:.0f} %)")
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
         axes.set(xticklabels=(), yticklabels=())
         axes.margins(0.06)
         figure.legend(loc="outside upper right", ncols=2)
-        return svg(figure, "Map of the embeddings")
+        title = "Neighbours among the embeddings" if neighbours else "Map of the embeddings"
+        return svg(figure, title)
+
+
+def _principal(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """Two principal components of (P, U), (P, 2), and how much of the variance each holds."""
+    rows = rows - rows.mean(axis=0)
+    left, values, _ = np.linalg.svd(rows, full_matrices=False)
+    plane = np.zeros((len(rows), 2))
+    plane[:, : min(2, len(values))] = (left * values)[:, :2]
+    share = 100 * values**2 / max(float((values**2).sum()), 1e-300)
+    second = share[min(1, len(share) - 1)]
+    return plane, (
+        f"first component ({share[0]:.0f} % of the variance)",
+        f"second ({second:.0f} %)",
+    )
+
+
+def nearness(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """t-SNE of (P, U), (P, 2)."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    found = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(rows)
+    return np.asarray(found, np.float64), (f"t-SNE, perplexity {perplexity:.0f}", "")
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str | None:

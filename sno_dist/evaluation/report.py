@@ -138,6 +138,10 @@ def _rare(page: ReportPage) -> dict[str, str]:
     charts = {}
     if error := page.summary.get("score_error"):
         charts["Error of the score by noise level"] = figures.score_errors(error)
+    if page.embeddings is not None:
+        lone = page.embeddings
+        near = figures.embedding_map(lone.points, lone.names, lone.splits, neighbours=True)
+        charts |= {"Neighbours among the embeddings": near} if near else {}
     if page.learning:
         charts["Accuracy while training"] = figures.learning_curve(page.learning)
     if fit := page.spectrum:

@@ -188,6 +188,18 @@ def test_the_map_is_drawn_for_few_and_for_many_and_for_one_dimension() -> None:
     assert figures.embedding_map(np.zeros((2, 3)), ["a", "b"], ["seen"] * 2) is None
 
 
+def test_neighbours_stay_neighbours() -> None:
+    centres = 20 * RNG.normal(size=(4, 6))
+    rows = np.repeat(centres, 10, 0) + RNG.normal(size=(40, 6))
+    plane, labels = figures.nearness(rows)
+    distances = np.linalg.norm(plane[:, None] - plane, axis=2) + 1e9 * np.eye(40)
+    assert (distances.argmin(1) // 10 == np.arange(40) // 10).all()
+    assert labels[0] == "t-SNE, perplexity 13"
+    names, splits = [f"{i}" for i in range(40)], ["seen", "unseen"] * 20
+    assert "t-SNE" in (figures.embedding_map(rows, names, splits, neighbours=True) or "")
+    assert figures.embedding_map(rows[:9], names[:9], splits[:9], neighbours=True) is None
+
+
 def test_the_spectrum_marks_what_is_kept_and_is_cut_where_it_is_long() -> None:
     svg = figures.spectrum([2.0**-k for k in range(5000)], 3, 0.01)
     assert "kept (3)" in svg
