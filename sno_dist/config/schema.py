@@ -43,7 +43,14 @@ from sno_dist.config.sections.model import (
     ScoreNet,
     TokenOperator,
 )
-from sno_dist.config.sections.sampling import Baseline, Individual, KernelModel, Oism, Sampling
+from sno_dist.config.sections.sampling import (
+    Baseline,
+    Finetuned,
+    Individual,
+    KernelModel,
+    Oism,
+    Sampling,
+)
 from sno_dist.config.sections.section import Natural, Section
 from sno_dist.config.sections.shards import (
     Digits,
@@ -67,6 +74,7 @@ __all__ = [
     "Embedding",
     "Evaluation",
     "ExactForm",
+    "Finetuned",
     "Folder",
     "Form",
     "FourierForm",

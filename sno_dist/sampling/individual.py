@@ -7,13 +7,14 @@ u: what it leaves to be desired, or has over the operator, is what is shared bet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.config.schema import Config
+from sno_dist.config.schema import Baseline, Config, Finetuned, Individual
 from sno_dist.errors import RunError
 from sno_dist.model.build import make_network
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -26,7 +27,9 @@ from sno_dist.sampling.latents import LatentSpace
 from sno_dist.sampling.plan import Unit
 from sno_dist.sampling.stack import ScoreStack
 from sno_dist.score.guidance import guided
+from sno_dist.score.of_one import ScoreOfOne
 from sno_dist.score.preconditioned import PreconditionedScore
+from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
 __all__ = ["IndividualModels"]
@@ -41,10 +44,12 @@ class IndividualModels:
         config: Its sections sampling and training, and the seed.
     """
 
+    method: ClassVar[Baseline] = "individual"
+
     def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
         self._operator, self._config = operator, config
         self._space = LatentSpace(operator, reader, config)
-        self._section = config.sampling.individual
+        self._section: Individual | Finetuned = config.sampling.individual
         self._device = operator.null.device
 
     def __call__(self, unit: Unit) -> NDArray[np.generic] | None:
@@ -58,17 +63,30 @@ class IndividualModels:
         Raises:
             RunError: If a loss or a gradient is not finite.
         """
-        sources = [generator(self._config.seed, "individual", entry.name) for entry in unit.entries]
-        models = [self._fresh(source) for source in sources]
+        seed, own = self._config.seed, [] if unit.k is None else [unit.k]
+        sources = [generator(seed, self.method, entry.name, *own) for entry in unit.entries]
+        models = self._models(unit, sources)
         stack = ScoreStack(models, self._config.training, self._section)
         if not self._train(stack, unit, sources):
             return None
         return np.stack([self._draw(stack, unit, index) for index in range(len(unit.entries))])
 
+    def _models(
+        self, unit: Unit, sources: Sequence[np.random.Generator]
+    ) -> Sequence[PreconditionedScore | ScoreOfOne]:
+        """What is trained, as it is at the beginning."""
+        del unit
+        return [self._fresh(source) for source in sources]
+
+    def _index(self, entry: Entry, k: int | None) -> NDArray[np.int64]:
+        """Which samples a model is trained on."""
+        del k
+        return np.arange(entry.count("model"))
+
     def _fresh(self, source: np.random.Generator) -> PreconditionedScore:
         """A model with initial weights of its own."""
         spec = self._operator.spec.model
-        network = self._section.network or spec.network
+        network = self._config.sampling.individual.network or spec.network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(source.integers(2**62)))
             module = make_network(network, self._operator.autoencoder.layout, (1, 1))
@@ -77,10 +95,10 @@ class IndividualModels:
 
     def _train(self, stack: ScoreStack, unit: Unit, sources: Sequence[np.random.Generator]) -> bool:
         """Whether training came to its end."""
-        every = [np.arange(entry.count("model")) for entry in unit.entries]
-        pairs = zip(unit.entries, every, strict=True)
-        latents = _Latents([self._space.posterior(entry, index) for entry, index in pairs])
-        phase = f"individual models of {len(unit.entries)} {unit.split} distributions"
+        latents = _Latents(
+            [self._space.posterior(entry, self._index(entry, unit.k)) for entry in unit.entries]
+        )
+        phase = f"{self.method} models of {len(unit.entries)} {unit.split} distributions"
         with Progress(self._section.steps, phase) as progress:
             for number in range(self._section.steps):
                 if preemption.requested():
@@ -141,8 +159,9 @@ def _check(unit: Unit, number: int, outcome: Tensor) -> None:
     spoilt = [entry.name for entry, fine in zip(unit.entries, finite, strict=True) if not fine]
     if spoilt:
         raise RunError(
-            f"an individual model's loss or gradient is not finite at step {number}",
+            f"the loss or gradient of one of the {unit.method} models is not finite at step "
+            f"{number}",
             where=f"{unit.split} distributions {unit.entries[0].name} to {unit.entries[-1].name}",
             got=f"{len(spoilt)} of {len(finite)}, the first {spoilt[0]}",
-            fix="lower sampling.individual.learning_rate",
+            fix=f"lower sampling.{unit.method}.learning_rate",
         )

@@ -62,21 +62,32 @@ def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -
         DataError: If a K is larger than an unseen distribution's context samples, or the nearest
             of other distributions is asked for where there is no other.
     """
-    conditions: list[tuple[SplitName, int | None]] = [("seen", None)]
     if unseen:
-        _check_sizes(sampling, manifest)
-        for k in (*sampling.contexts, None):
-            conditions.append(("unseen", k))
+        _check_sizes("sampling.contexts", sampling.contexts, manifest)
+    if "finetuned" in sampling.baselines:
+        _check_sizes("sampling.finetuned.contexts", sampling.finetuned.contexts, manifest)
     if "nearest" in sampling.baselines:
         _check_neighbours(manifest)
     methods: tuple[Method, ...] = ("operator", *sampling.baselines)
     return [
         unit
         for method in methods
-        for split, k in conditions
-        if k is None or method not in WHOLE
+        for split, k in _conditions(sampling, method, unseen)
         for unit in _cut(sampling, method, split, k, _some(sampling, manifest.split(split)))
     ]
+
+
+def _conditions(
+    sampling: Sampling, method: Method, unseen: bool
+) -> list[tuple[SplitName, int | None]]:
+    """Splits and K of a method; fine-tuning needs no embedding, and seen sets no fine-tuning."""
+    if method == "finetuned":
+        return [("unseen", k) for k in (*sampling.finetuned.contexts, None)]
+    known: list[tuple[SplitName, int | None]] = [("seen", None)]
+    if not unseen:
+        return known
+    contexts = () if method in WHOLE else sampling.contexts
+    return [*known, *(("unseen", k) for k in (*contexts, None))]
 
 
 def groups_of(sampling: Sampling, k: int | None) -> NDArray[np.int64]:
@@ -107,6 +118,8 @@ def _cut(
     width = max(1, sampling.batch // sampling.samples)
     if method == "individual":
         width = sampling.individual.group
+    elif method == "finetuned":
+        width = sampling.finetuned.group
     return [
         Unit(split=split, k=k, entries=entries[first : first + width], method=method)
         for first in range(0, len(entries), width)
@@ -124,14 +137,14 @@ def _check_neighbours(manifest: Manifest) -> None:
         )
 
 
-def _check_sizes(sampling: Sampling, manifest: Manifest) -> None:
-    largest = max(sampling.contexts, default=0)
+def _check_sizes(where: str, contexts: Sequence[int], manifest: Manifest) -> None:
+    largest = max(contexts, default=0)
     for entry in manifest.split("unseen"):
         if entry.count("model") < largest:
             raise DataError(
                 "a context set is larger than the distribution",
-                where=f"sampling.contexts, distribution {entry.name}",
+                where=f"{where}, distribution {entry.name}",
                 got=f"K = {largest}",
                 expected=f"at most {entry.count('model')}",
-                fix="drop that K from sampling.contexts",
+                fix=f"drop that K from {where}",
             )

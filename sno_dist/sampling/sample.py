@@ -24,6 +24,7 @@ from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
+from sno_dist.sampling.finetuned import FinetunedModels
 from sno_dist.sampling.guidance import crossing, seen_diversity
 from sno_dist.sampling.individual import IndividualModels
 from sno_dist.sampling.kernel import KernelModels
@@ -101,7 +102,7 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
     }
     if isinstance(config.sampling.guidance, tuple) and config.judge:
         inputs |= flatten(config.judge, "judge")
-    if "individual" in config.sampling.baselines:
+    if {"individual", "finetuned"} & set(config.sampling.baselines):
         inputs |= flatten(training.objective, "training.objective")
         inputs |= {f"training.{name}": getattr(training, name) for name in OPTIMISATION}
     return inputs
@@ -131,7 +132,12 @@ def _guidance(
 
 def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> dict[str, Draw]:
     """The baselines that are models of one distribution each, as far as they are asked for."""
-    kinds = {"individual": IndividualModels, "kernel": KernelModels, "oism": OismModels}
+    kinds = {
+        "individual": IndividualModels,
+        "finetuned": FinetunedModels,
+        "kernel": KernelModels,
+        "oism": OismModels,
+    }
     return {
         name: kinds[name](operator, reader, config)
         for name in config.sampling.baselines

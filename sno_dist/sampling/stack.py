@@ -14,17 +14,18 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import AdamW
 
-from sno_dist.config.schema import Individual, Training
+from sno_dist.config.schema import Finetuned, Individual, Training
 from sno_dist.diffusion.objective import times, weights
 from sno_dist.diffusion.schedule import like
 from sno_dist.runtime.accelerator import Precision, autocast
+from sno_dist.score.of_one import ScoreOfOne
 from sno_dist.score.preconditioned import PreconditionedScore
 
 __all__ = ["ScoreStack"]
 
 
 class ScoreStack:
-    """G score models without an embedding: what they are given as u is a constant 0.
+    """G score models that have no use for an embedding: what they are given as u is 0.
 
     Args:
         models: Of one architecture, on their device; their weights are the initial ones.
@@ -33,7 +34,10 @@ class ScoreStack:
     """
 
     def __init__(
-        self, models: Sequence[PreconditionedScore], training: Training, individual: Individual
+        self,
+        models: Sequence[PreconditionedScore | ScoreOfOne],
+        training: Training,
+        individual: Individual | Finetuned,
     ) -> None:
         self._model, self._training, self._individual = models[0], training, individual
         # fp16 needs a loss scale, and one that the stack shared would tie a model to its mates.
@@ -72,7 +76,7 @@ class ScoreStack:
         self._move_average(number)
         return torch.stack([losses.detach(), norms]).cpu()
 
-    def averaged(self, index: int) -> PreconditionedScore:
+    def averaged(self, index: int) -> PreconditionedScore | ScoreOfOne:
         """Model `index` with its averaged weights; a later call changes the same module."""
         state = {**self._average, **self._buffers}
         self._model.load_state_dict({name: value[index] for name, value in state.items()})

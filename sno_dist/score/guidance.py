@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from sno_dist.diffusion.solvers import ScoreAt
+from sno_dist.score.of_one import ScoreOfOne
 from sno_dist.score.preconditioned import PreconditionedScore
 
 __all__ = ["guided"]
 
 
-def guided(model: PreconditionedScore, u: Tensor, null: Tensor, weight: float) -> ScoreAt:
+def guided(
+    model: PreconditionedScore | ScoreOfOne, u: Tensor, null: Tensor, weight: float
+) -> ScoreAt:
     """The guided score of given embeddings as a function of (x, t).
 
     Equation: s = s(null) + weight (s(u) - s(null)); weight 1 is the plain score and evaluates

@@ -9,9 +9,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from sno_dist.config.sections.model import Network
 from sno_dist.config.sections.section import Section
 
-__all__ = ["Baseline", "Individual", "KernelModel", "Oism", "Sampling"]
+__all__ = ["Baseline", "Finetuned", "Individual", "KernelModel", "Oism", "Sampling"]
 
-Baseline = Literal["individual", "nearest", "pooled", "resample", "jitter", "kernel", "oism"]
+Baseline = Literal[
+    "individual", "finetuned", "nearest", "pooled", "resample", "jitter", "kernel", "oism"
+]
 
 
 class Individual(Section):
@@ -25,6 +27,22 @@ class Individual(Section):
     )
     group: PositiveInt = Field(
         default=16, description="distributions whose models are trained side by side"
+    )
+
+
+class Finetuned(Section):
+    """The baseline of the operator's score trained on, with a u of its own, for each unseen set."""
+
+    contexts: tuple[PositiveInt, ...] = Field(
+        default=(1,), description="K, beside the whole set; of each one context set"
+    )
+    steps: PositiveInt = Field(default=300, description="updates of each model")
+    batch: PositiveInt = Field(default=64, description="targets per step and distribution")
+    learning_rate: PositiveFloat = Field(
+        default=3e-4, description="at its height; warm-up and fall are those of training"
+    )
+    group: PositiveInt = Field(
+        default=8, description="distributions whose models are trained side by side"
     )
 
 
@@ -117,10 +135,12 @@ class Sampling(Section):
     baselines: tuple[Baseline, ...] = Field(
         default=(),
         description="drawn beside the operator's samples: individual, a score model for each "
-        "distribution; nearest, samples of the seen distribution with the nearest u; pooled, of "
-        "all seen ones; resample, the context set itself; jitter, with a kernel's noise; kernel "
-        "and oism, closed-form score models of each context set, oism in up to 3 dimensions",
+        "distribution; finetuned, the operator's own, trained on; nearest, samples of the seen "
+        "distribution with the nearest u; pooled, of all seen ones; resample, the context set "
+        "itself; jitter, with a kernel's noise; kernel and oism, closed-form score models of each "
+        "context set, oism in up to 3 dimensions",
     )
     individual: Individual = Individual()
+    finetuned: Finetuned = Finetuned()
     kernel: KernelModel = KernelModel()
     oism: Oism = Oism()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sno_dist.config.schema import Individual, Sampling
+from sno_dist.config.schema import Finetuned, Individual, Sampling
 from sno_dist.errors import DataError
 from sno_dist.sampling.guidance import crossing
 from sno_dist.sampling.plan import context_of, groups_of, label, plan_units
@@ -57,6 +57,19 @@ def test_baselines_follow_the_operator_s_units_and_cover_the_same_distributions(
     assert whole == [unit for unit in own if unit.k is None]
     sizes = [(unit.k, len(unit.entries)) for unit in units if unit.method == "individual"]
     assert sizes == [(None, 32), (None, 32), (None, 6), (None, 30)]
+
+
+def test_fine_tuning_is_for_unseen_sets_of_its_own_sizes(manifest: Manifest) -> None:
+    sampling = Sampling(
+        contexts=(10,), baselines=("finetuned",), finetuned=Finetuned(contexts=(1,), group=20)
+    )
+    for unseen in (True, False):
+        units = plan_units(sampling, manifest, unseen=unseen)
+        found = [(u.split, u.k, len(u.entries)) for u in units if u.method == "finetuned"]
+        assert found == [("unseen", k, size) for k in (1, None) for size in (20, 10)]
+    few = sampling.model_copy(update={"finetuned": Finetuned(contexts=(10**6,))})
+    with pytest.raises(DataError, match=r"drop that K from sampling\.finetuned\.contexts"):
+        plan_units(few, manifest)
 
 
 def test_a_limit_takes_distributions_from_end_to_end(manifest: Manifest) -> None:
