@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 from pydantic import TypeAdapter
 
 from sno_dist.config.load import shards_folder
@@ -17,6 +16,7 @@ from sno_dist.config.schema import Config
 from sno_dist.config.sections.model import NoTransform, Transform
 from sno_dist.errors import ArtifactError, DataError
 from sno_dist.runtime.artifact import COMPLETE, open_artifact
+from sno_dist.shards.remote import open_remote
 from sno_dist.shards.sources.source import Domain, Role
 from sno_dist.shards.tar import Shard
 
@@ -150,8 +150,8 @@ def _checked(manifest: Manifest, config: Config) -> Manifest:
 
 
 def _fetch(url: str) -> bytes:
-    with fsspec.open(url, "rb") as stream:
-        return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
+    with open_remote(url) as stream:
+        return stream.read()
 
 
 def _parse(root: str, text: bytes) -> Manifest:

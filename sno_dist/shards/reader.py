@@ -8,13 +8,13 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
 from sno_dist.runtime.artifact import sha256
 from sno_dist.shards.manifest import Entry, Manifest
+from sno_dist.shards.remote import open_remote
 from sno_dist.shards.sources.source import Role
 from sno_dist.shards.tar import Shard, map_shard
 
@@ -110,8 +110,8 @@ def _fetch(url: str, shard: Shard, path: Path) -> None:
         if attempt:
             time.sleep(0.2 * 2**attempt)
         try:
-            with fsspec.open(url, "rb") as source, part.open("wb") as target:
-                while block := source.read(1 << 20):  # pyright: ignore
+            with open_remote(url) as source, part.open("wb") as target:
+                while block := source.read(1 << 20):
                     target.write(block)
         except (OSError, ValueError) as error:
             problem = str(error)[:160]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -215,6 +217,19 @@ def test_a_damaged_remote_shard_is_named(
     reader = Reader(manifest, cache=str(copy / "cache"))
     with pytest.raises(DataError, match=r"could not be fetched whole.*seen/00/model.*4 times"):
         reader.all(manifest.entry("00"), "model")
+
+
+def test_a_server_that_falls_silent_is_given_up(
+    copy: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_manifest(small_config(copy, f"shards.path={server}"))
+    monkeypatch.setattr("sno_dist.shards.reader.time.sleep", lambda _: None)
+    monkeypatch.setattr("sno_dist.shards.remote.SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls, and says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/shards"
+        reader = Reader(replace(manifest, root=address), cache=str(copy / "cache"))
+        with pytest.raises(DataError, match=r"could not be fetched whole.*nothing came.*4 times"):
+            reader.all(manifest.entry("00"), "model")
 
 
 def test_no_such_address(tmp_path: Path) -> None:
