@@ -16,6 +16,7 @@ from sno_dist.cli.doctor import doctor
 from sno_dist.cli.inspect import inspect
 from sno_dist.cli.plan import plan
 from sno_dist.errors import SnoError
+from sno_dist.runtime.launcher import parent
 
 __all__ = ["commands", "guarded", "main"]
 
@@ -59,6 +60,7 @@ for command in (*stages.COMMANDS, config, plan, inspect, doctor):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
+    parent()  # remembered before torch is read, which takes seconds
     guarded(lambda: commands.main(arguments, prog_name="sno-dist", standalone_mode=False))
 
 

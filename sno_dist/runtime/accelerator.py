@@ -15,6 +15,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import preemption
+from sno_dist.runtime.launcher import launcher_watched
 
 __all__ = [
     "EngineName",
@@ -62,7 +63,8 @@ def start() -> None:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if engine_name() == "deepspeed":
         _quieten_deepspeed()
-    state = PartialState(timeout=_patience(), **_place())
+    with launcher_watched():
+        state = PartialState(timeout=_patience(), **_place())
     # gloo's threads abort the interpreter now and then if the group is still up when it ends
     atexit.register(state.destroy_process_group)
     torch.backends.cuda.matmul.allow_tf32 = False

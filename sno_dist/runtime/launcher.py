@@ -1,0 +1,56 @@
+"""A launcher that ends while its ranks are still meeting: they would wait for it, for an hour."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sno_dist.errors import RunError
+
+__all__ = ["launcher_watched", "parent"]
+
+EVERY = 1.0
+
+
+@cache
+def parent() -> int:
+    """The process that started this one, as it was when this was first asked."""
+    return os.getppid()
+
+
+@contextmanager
+def launcher_watched() -> Iterator[None]:
+    """End this rank with one line if its launcher ends within.
+
+    The ranks meet at an address that the launcher serves. Once they have met they can do without
+    it, and go on.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    met = threading.Event()
+    parent()
+    threading.Thread(target=_watch, args=(met,), daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+
+
+def _watch(met: threading.Event) -> None:
+    while not met.wait(EVERY):
+        if os.getppid() != parent():
+            rank = os.environ.get("RANK", "?")
+            error = RunError(
+                f"rank {rank} lost contact with another rank during the start",
+                got="the launcher has ended",
+                fix="run the same command again",
+            )
+            sys.stderr.write(f"[rank {rank}] error: {error}\n")
+            sys.stderr.flush()
+            # The main thread waits inside of a library, where no exception reaches it.
+            os._exit(error.exit_code)

@@ -1,0 +1,56 @@
+"""A launcher that is killed before its ranks have met leaves nobody waiting."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LAUNCHER = """
+import subprocess, sys, time
+rank = subprocess.Popen([sys.executable, "-m", "sno_dist", "doctor"])
+print(rank.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def is_there(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("after", [0.3, 6.0], ids=["at once", "while it waits"])
+def test_a_rank_without_launcher_ends(tmp_path: Path, after: float) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # rank 1 of 2, whose rank 0 never comes
+    world = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "told").open("w") as told:
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER],
+            stdout=subprocess.PIPE,
+            stderr=told,
+            env={**os.environ, **world, **place, "ACCELERATE_USE_CPU": "true"},
+        )
+    with launcher:
+        assert launcher.stdout is not None
+        rank = int(launcher.stdout.readline())
+        time.sleep(after)
+        launcher.kill()
+    until = time.monotonic() + 60
+    while is_there(rank) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_there(rank)
+    assert (tmp_path / "told").read_text().splitlines()[-1] == (
+        "[rank 1] error: rank 1 lost contact with another rank during the start | "
+        "got: the launcher has ended | do: run the same command again"
+    )
