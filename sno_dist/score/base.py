@@ -16,13 +16,16 @@ __all__ = ["GaussianBase"]
 
 FLOOR = 1e-4
 """Smallest variance of standardised latents that is believed."""
+TIE = 1e-2
+"""Of B beside C in the axes: where C leaves them open, as after the first small batches, they would
+else be those of its rounding, and different for every number of ranks."""
 
 
 class GaussianBase(nn.Module):
-    """The predictive Gaussian of a context set, diagonal in the axes of C.
+    """The predictive Gaussian of a context set, diagonal in the axes of C, nearly.
 
-    Equation: with C = Q diag(c) Q', b_i = (Q'BQ)_ii and y = Q'x: m~_i = K b_i / (K b_i + c_i) m_i,
-    V_i = c_i + b_i c_i / (K b_i + c_i). With level r and x~ = x / alpha, the noise that is told is
+    Equation: with Q of C + B / 100, c_i = (Q'CQ)_ii, b_i = (Q'BQ)_ii and y = Q'x:
+    m~_i = K b_i / (K b_i + c_i) m_i, V_i = c_i + b_i c_i / (K b_i + c_i). With level r and x~ = x / alpha, the noise that is told is
     r (V + r^2)^-1 (x~ - m~) - (V / (V + r^2))^(1/2) F, F the network's output: EDM's own
     preconditioning where m~ = 0 and V = 1, and a target F of unit variance as there.
 
@@ -57,11 +60,10 @@ class GaussianBase(nn.Module):
         """
         self.covariances.lerp_(torch.stack([within, between]).to(self.covariances), rate)
         within, between = self.covariances.double()
-        values, vectors = torch.linalg.eigh(within)
-        spread = ((vectors.T @ between) * vectors.T).sum(1)
+        vectors = torch.linalg.eigh(within + TIE * between)[1]
         self.basis.copy_(vectors)
-        self.within.copy_(values.clamp_min(FLOOR))
-        self.between.copy_(spread.clamp_min(FLOOR))
+        self.within.copy_(((within @ vectors) * vectors).sum(0).clamp_min(FLOOR))
+        self.between.copy_(((between @ vectors) * vectors).sum(0).clamp_min(FLOOR))
 
     def statistic(self, mean: Tensor, count: Tensor) -> Tensor:
         """What u carries: (P, Z) means of standardised latents and (P,) K to (P, Z + 1)."""
