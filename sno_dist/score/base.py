@@ -25,9 +25,10 @@ class GaussianBase(nn.Module):
     """The predictive Gaussian of a context set, diagonal in the axes of C, nearly.
 
     Equation: with Q of C + B / 100, c_i = (Q'CQ)_ii, b_i = (Q'BQ)_ii and y = Q'x:
-    m~_i = K b_i / (K b_i + c_i) m_i, V_i = c_i + b_i c_i / (K b_i + c_i). With level r and x~ = x / alpha, the noise that is told is
-    r (V + r^2)^-1 (x~ - m~) - (V / (V + r^2))^(1/2) F, F the network's output: EDM's own
-    preconditioning where m~ = 0 and V = 1, and a target F of unit variance as there.
+    m~_i = K b_i / (K b_i + c_i) m_i, V_i = c_i + b_i c_i / (K b_i + c_i). With level r and
+    x~ = x / alpha, the noise that is told is r (V + r^2)^-1 (x~ - m~) - (V / (V + r^2))^(1/2) F, F
+    the network's output: EDM's own preconditioning where m~ = 0 and V = 1, and a target F of unit
+    variance as there.
 
     Args:
         dims: Z, entries of a latent.
