@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 
 from sno_dist.config.schema import Objective
 from sno_dist.diffusion.likelihood import log_density
-from sno_dist.diffusion.objective import posterior_noise, times, weights
 from sno_dist.diffusion.sampler import Sampler
-from sno_dist.diffusion.schedule import like
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.embedding.features import Sums, sum_features
 from sno_dist.errors import DataError
@@ -30,10 +27,10 @@ from sno_dist.model.build import (
     make_schedule,
     make_transform,
 )
-from sno_dist.model.latent import LatentMoments, latent_sums
+from sno_dist.model.joint import joint_losses
+from sno_dist.model.latent import LatentMoments
 from sno_dist.model.pretrained import SPEC, WEIGHTS, read_pretrained
 from sno_dist.score.guidance import guided
-from sno_dist.score.losses import score_losses
 from sno_dist.score.preconditioned import PreconditionedScore
 
 __all__ = ["ScoreNeuralOperator"]
@@ -102,89 +99,7 @@ class ScoreNeuralOperator(nn.Module):
         # Here and not around the call: an engine may switch off what surrounds it.
         device = self.null.device.type
         with nullcontext() if dtype is None else torch.autocast(device, dtype):
-            return self._losses(batch, objective, kl_weight)
-
-    def _losses(self, batch: Batch, objective: Objective, kl_weight: float) -> dict[str, Tensor]:
-        targets = self._to_model(batch.targets.flatten(0, 1))
-        mean, log_variance = self.autoencoder.encode(targets)
-        raw = mean + (0.5 * log_variance).exp() * batch.posterior.flatten(0, 1)
-        losses = self._autoencoder_losses(targets, raw, mean, log_variance)
-        z = _share_gradient(self._standardise(raw), objective.score_gradient)
-        losses["score"] = self._score_loss(batch, z, objective)
-        losses["total"] = (
-            objective.reconstruction * losses["reconstruction"]
-            + kl_weight * losses["kl"]
-            + objective.score * losses["score"]
-        )
-        grouped = raw.unflatten(0, batch.times.shape)
-        losses["latent"] = latent_sums(grouped, products=self.score_model.base is not None)
-        return losses
-
-    def _autoencoder_losses(
-        self, targets: Tensor, raw: Tensor, mean: Tensor, log_variance: Tensor
-    ) -> dict[str, Tensor]:
-        if not self.autoencoder.trains:
-            return {"reconstruction": raw.new_zeros(()), "kl": raw.new_zeros(())}
-        out = self.autoencoder.decode(raw).float()
-        if self.spec.model.likelihood == "bernoulli":
-            miss = nn.functional.binary_cross_entropy_with_logits(out, targets, reduction="none")
-        else:
-            miss = (out - targets).square()
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        return {
-            "reconstruction": miss.flatten(1).sum(1).mean(),
-            "kl": divergence.sum(1).mean(),
-        }
-
-    def _score_loss(self, batch: Batch, z: Tensor, objective: Objective) -> Tensor:
-        t = times(
-            batch.times.flatten(),
-            self.schedule,
-            objective.times,
-            objective.log_mean,
-            objective.log_std,
-        )
-        noise = batch.noise.flatten(0, 1)
-        noised = like(self.schedule.alpha(t), z) * z + like(self.schedule.sigma(t), z) * noise
-        u = self._training_embedding(batch, objective.score_gradient)
-        u = u.repeat_interleave(batch.targets.shape[1], 0)
-        u = torch.where(batch.null.flatten()[:, None], self.unknown, u)
-        if batch.references.shape[1]:
-            noise = self._mean_noise(batch, z, noised, t)
-        field = self._along_data, math.prod(self.transform.shape)
-        found = score_losses(self.score_model, objective.matching, u, noised, t, noise, field)
-        return (weights(t, self.schedule, objective.weight) * found).mean()
-
-    def _along_data(self, x: Tensor, probe: Tensor) -> Tensor:
-        """Gradients of random projections of the data, J'e, J the Jacobian of y by x: (N, Z)."""
-        free = x.unflatten(1, self.transform.free) * self.scale + self.shift
-        along = (self.transform.forward(free).flatten(1) * probe).sum()
-        (found,) = torch.autograd.grad(along, x, create_graph=True)
-        return found
-
-    def _mean_noise(self, batch: Batch, z: Tensor, noised: Tensor, t: Tensor) -> Tensor:
-        """The noise's mean given all targets and references, in data space: (P B, Z)."""
-        others = self._standardise(self._to_model(batch.references).flatten(2))
-        own, shape = z.reshape(len(others), -1, others.shape[2]), batch.times.shape
-        with torch.autocast(z.device.type, enabled=False):
-            mean = posterior_noise(
-                noised.reshape(own.shape),
-                t.reshape(shape),
-                self.schedule,
-                torch.cat([own, others], 1),
-            )
-        return mean.flatten(0, 1)
-
-    def _training_embedding(self, batch: Batch, share: float) -> Tensor:
-        if (u := self.embedder.rows(batch.rows)) is None:
-            with torch.set_grad_enabled(share > 0 and torch.is_grad_enabled()):
-                view = self._context_view(batch.context)
-            u = self.embedder(_share_gradient(view, share), batch.lengths)
-        if self.score_model.base is None:
-            return u
-        with torch.no_grad():
-            told = sum_features(self._latents(batch.context), batch.lengths)
-        return torch.cat([u, self.score_model.base.statistic(told.mean, told.count)], 1)
+            return joint_losses(self, batch, objective, kl_weight)
 
     @property
     def latent_entries(self) -> int:
@@ -234,10 +149,10 @@ class ScoreNeuralOperator(nn.Module):
     @torch.no_grad()
     def embed_sums(self, context: Tensor, lengths: Tensor) -> Sums:
         """Feature sums of context sets laid end to end; add those of shards, then read out."""
-        sums = self.embedder.sums(self._context_view(context), lengths)
+        sums = self.embedder.sums(self.context_view(context), lengths)
         if self.score_model.base is None:
             return sums
-        return replace(sums, latents=sum_features(self._latents(context), lengths).total)
+        return replace(sums, latents=sum_features(self.latents(context), lengths).total)
 
     @torch.no_grad()
     def read_out(self, sums: Sums) -> Tensor:
@@ -368,7 +283,7 @@ class ScoreNeuralOperator(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latent means of samples: (N, *shape) data units to (N, Z)."""
-        return self._latents(self._check(x))
+        return self.latents(self._check(x))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -407,19 +322,22 @@ class ScoreNeuralOperator(nn.Module):
 
     # ------------------------------------------------------------------ units
 
-    def _context_view(self, context: Tensor) -> Tensor:
+    def context_view(self, context: Tensor) -> Tensor:
+        """What the embedder looks at, of samples in data units, unchecked."""
         if self.embedder.view == "data":
-            return self._to_model(context)
-        return self._latents(context)
+            return self.to_model(context)
+        return self.latents(context)
 
-    def _latents(self, x: Tensor) -> Tensor:
+    def latents(self, x: Tensor) -> Tensor:
         """(N, *shape) data units to (N, Z), unchecked."""
-        return self._standardise(self.autoencoder.encode(self._to_model(x))[0])
+        return self.standardise(self.autoencoder.encode(self.to_model(x))[0])
 
-    def _to_model(self, x: Tensor) -> Tensor:
+    def to_model(self, x: Tensor) -> Tensor:
+        """Data units to model units, unchecked."""
         return (self.transform.inverse(x.to(self.scale)) - self.shift) / self.scale
 
-    def _standardise(self, raw: Tensor) -> Tensor:
+    def standardise(self, raw: Tensor) -> Tensor:
+        """The autoencoder's latents to standardised ones."""
         return (raw - self.latent_mean) / self.latent_deviation
 
     def _check(self, x: Tensor) -> Tensor:
@@ -434,10 +352,3 @@ class ScoreNeuralOperator(nn.Module):
             raise DataError("samples that are not finite", got="NaN or infinity")
         self.transform.check(x.to(self.scale))
         return x.to(self.scale.device)
-
-
-def _share_gradient(x: Tensor, share: float) -> Tensor:
-    """x, whose gradient is multiplied by `share` on its way back."""
-    if share == 1.0:
-        return x
-    return x.detach() if share == 0.0 else x.detach() + share * (x - x.detach())

@@ -14,6 +14,7 @@ from sno_dist.config import schema
 from sno_dist.errors import ArtifactError, ConfigError, DataError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
+from sno_dist.model.joint import training_embedding
 from sno_dist.model.latent import latent_sums
 
 NETWORKS: list[schema.Network] = [
@@ -167,7 +168,7 @@ def test_embedding_is_a_mean_of_features(embedding: schema.Embedding, base: str)
     torch.testing.assert_close(first, operator.embed(context[:3]), rtol=1e-4, atol=1e-4)
     # the batched form that training uses is the same
     batch = replace(make_batch(operator), lengths=torch.tensor([3, 5]))
-    batched = operator._training_embedding(batch, 0.0)
+    batched = training_embedding(operator, batch, 0.0)
     torch.testing.assert_close(batched[0], operator.embed(context[:3]), rtol=1e-5, atol=1e-5)
 
 

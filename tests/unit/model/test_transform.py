@@ -133,8 +133,8 @@ def test_all_pixels_of_bytes_come_back_from_a_box_half_a_step_wider() -> None:
 def test_axes_before_a_sample_do_not_matter() -> None:
     operator = make(simplex("isometric"), (3,))
     y = compositions(4, 6)
-    flat = operator._to_model(y.flatten(0, 1))
-    assert torch.equal(operator._to_model(y).flatten(0, 1), flat)
+    flat = operator.to_model(y.flatten(0, 1))
+    assert torch.equal(operator.to_model(y).flatten(0, 1), flat)
 
 
 @pytest.mark.parametrize("transform", [simplex("isometric"), BOX], ids=["simplex", "box"])
