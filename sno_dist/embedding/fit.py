@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ def fit_embedding(config: Config, manifest: Manifest) -> EmbeddingTable:
             report = _fit_kme(config, config.embedding, manifest, target)
         if collectives.world().is_main:
             write_json(target / "report.json", report)
-            # Last, since it is what an interrupted fit goes on from.
-            shutil.rmtree(target / TILES, ignore_errors=True)
     return open_table(config)
 
 

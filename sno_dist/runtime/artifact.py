@@ -176,7 +176,9 @@ def writing(
 ) -> Iterator[Path]:
     """Write an artifact: all ranks get a temporary folder to fill; rank 0 seals and renames it.
 
-    With `resume`, what an interrupted attempt with the same inputs left is still there.
+    With `resume`, what an interrupted attempt with the same inputs left is still there. Files and
+    folders whose names begin with a dot are for that alone: they are no part of the artifact, and
+    are dropped when it is published.
 
     Raises:
         ArtifactError: If the folder cannot be written.
@@ -212,12 +214,13 @@ def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
 
 
 def _seal(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> None:
-    (temporary / ".inputs").unlink()
     files = {}
     for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        name = file.relative_to(temporary)
+        if name.name == COMPLETE or any(part.startswith(".") for part in name.parts):
+            continue
         _sync(file)
-        name = file.relative_to(temporary).as_posix()
-        files[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        files[name.as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     write_json(
         temporary / COMPLETE,
         {"format": FORMAT, "kind": kind, "inputs": dict(inputs), "files": files},
@@ -233,6 +236,9 @@ def _replace(new: Path, path: Path) -> None:
     new.rename(path)
     _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+    # Not before: what is finished can be found again up to the moment when it is published.
+    for left in path.glob(".*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -197,7 +197,7 @@ def _index(
     calibration: dict[str, float],
     seconds: float,
 ) -> None:
-    """Gather the records of all units into the index, and drop them."""
+    """Gather the records of all units into the index."""
     keys = [key for unit in units for key in _keys(unit)]
     records = {key: json.loads(_record(target, key).read_text()) for key in keys}
     embeddings = {
@@ -215,7 +215,3 @@ def _index(
         "seconds": seconds,
     }
     write_json(target / INDEX, value)
-    for path in sorted((target / RECORDS).rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    (target / RECORDS).rmdir()
-    (target / GUIDANCE).unlink(missing_ok=True)

@@ -61,9 +61,6 @@ def build_shards(config: Config) -> Manifest:
         if collectives.world().is_main:
             manifest = _assemble(root, config, source, records)
             write_json(folder / MANIFEST, manifest.to_json())
-            for record in (folder / RECORDS).iterdir():
-                record.unlink()
-            (folder / RECORDS).rmdir()
     return open_manifest(config)
 
 
