@@ -21,8 +21,8 @@ __all__ = ["kernel_mean", "median_bandwidth", "pair_sums", "squared_distances"]
 BLOCK = 1 << 19
 """Kernel values held at a time: 4 MiB, which stays in the cache between the passes over it."""
 
-LINES = 1024
-"""Rows of a block at most."""
+LINES = 512
+"""Rows of a block at most: of 1,024 entries their form is small enough to be in warm memory."""
 
 
 def pair_sums(

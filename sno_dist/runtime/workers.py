@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,8 @@ def workers_watched() -> Iterator[None]:
     except RuntimeError as error:
         if not is_worker_loss(error):
             raise
+        if "Bus error" in str(error):
+            sys.stderr.write("\n")  # torch's own line about it has no end
         raise RunError(
             "a loader worker was lost",
             got=str(error).strip(),

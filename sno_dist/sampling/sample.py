@@ -173,6 +173,8 @@ def _draw_unit(drawer: Drawer, draw: Draw, unit: Unit, target: Path, block: int)
     if drawn is None:
         return
     for entry, key, samples in zip(unit.entries, _keys(unit), drawn, strict=True):
+        if _record(target, key).is_file():
+            continue  # written before the rest of its unit was
         shard = write_shard(target, f"{key}.tar", samples, block)
         record: dict[str, Any] = {"shard": shard.to_json()}
         if unit.k is None and unit.method == "operator":

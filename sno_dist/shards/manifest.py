@@ -16,7 +16,7 @@ from sno_dist.config.schema import Config
 from sno_dist.config.sections.model import NoTransform, Transform
 from sno_dist.errors import ArtifactError, DataError
 from sno_dist.runtime.artifact import COMPLETE, open_artifact
-from sno_dist.shards.remote import open_remote
+from sno_dist.shards import remote
 from sno_dist.shards.sources.source import Domain, Role
 from sno_dist.shards.tar import Shard
 
@@ -126,8 +126,8 @@ def open_manifest(config: Config) -> Manifest:
         open_artifact(Path(root), "shards", verify=False)
         return _checked(_parse(root, (Path(root) / MANIFEST).read_bytes()), config)
     try:
-        head = json.loads(_fetch(f"{root}/{COMPLETE}"))
-        text = _fetch(f"{root}/{MANIFEST}")
+        head = json.loads(remote.read(f"{root}/{COMPLETE}"))
+        text = remote.read(f"{root}/{MANIFEST}")
     except (OSError, ValueError) as error:
         raise ArtifactError(
             "no complete shards at this address", where=root, got=str(error)[:160]
@@ -147,11 +147,6 @@ def _checked(manifest: Manifest, config: Config) -> Manifest:
             fix="build shards of this config in another folder (shards.path=...)",
         )
     return manifest
-
-
-def _fetch(url: str) -> bytes:
-    with open_remote(url) as stream:
-        return stream.read()
 
 
 def _parse(root: str, text: bytes) -> Manifest:

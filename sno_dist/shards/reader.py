@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
 from sno_dist.runtime.artifact import sha256
+from sno_dist.shards import remote
 from sno_dist.shards.manifest import Entry, Manifest
-from sno_dist.shards.remote import open_remote
 from sno_dist.shards.sources.source import Role
-from sno_dist.shards.tar import Shard, map_shard
+from sno_dist.shards.tar import Shard, check_size, map_shard
 
 __all__ = ["Reader"]
 
@@ -42,7 +42,7 @@ class Reader:
         self._verify = verify
         self._remote = "://" in manifest.root
         self._cache = Path(cache or Path(tempfile.gettempdir()) / "sno-dist-shards")
-        self._maps: OrderedDict[str, NDArray[np.generic]] = OrderedDict()
+        self._maps: OrderedDict[str, tuple[Path, NDArray[np.generic]]] = OrderedDict()
 
     def take(self, entry: Entry, role: Role, index: NDArray[np.int64]) -> NDArray[np.generic]:
         """The samples at `index`, in that order: (len(index), *shape), a copy.
@@ -75,17 +75,18 @@ class Reader:
         return self.take(entry, role, np.arange(entry.count(role)))
 
     def _rows(self, shard: Shard, index: NDArray[np.int64]) -> NDArray[np.generic]:
-        return self._map(shard)[index // shard.block, index % shard.block]
+        path, blocks = self._map(shard)
+        # Memory that lies beyond the end of a file that was cut meanwhile ends the process.
+        check_size(path, shard)
+        return blocks[index // shard.block, index % shard.block]
 
-    def _map(self, shard: Shard) -> NDArray[np.generic]:
+    def _map(self, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
         found = self._maps.get(shard.file)
         if found is None:
-            found = map_shard(
-                self._local(shard),
-                shard,
-                self.manifest.shape,
-                self.manifest.dtype,
-                verify=self._verify,
+            path, manifest = self._local(shard), self.manifest
+            found = (
+                path,
+                map_shard(path, shard, manifest.shape, manifest.dtype, verify=self._verify),
             )
             self._maps[shard.file] = found
             if len(self._maps) > OPEN:
@@ -110,9 +111,7 @@ def _fetch(url: str, shard: Shard, path: Path) -> None:
         if attempt:
             time.sleep(0.2 * 2**attempt)
         try:
-            with open_remote(url) as source, part.open("wb") as target:
-                while block := source.read(1 << 20):
-                    target.write(block)
+            remote.fetch(url, part)
         except (OSError, ValueError) as error:
             problem = str(error)[:160]
             continue

@@ -20,7 +20,9 @@ from webdataset.writer import TarWriter
 from sno_dist.errors import DataError
 from sno_dist.runtime.artifact import sha256
 
-__all__ = ["Shard", "map_shard", "write_shard"]
+__all__ = ["Shard", "check_size", "map_shard", "write_shard"]
+
+FIX = "build the shards again, or copy this one anew"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,24 +179,33 @@ def _whole(raw: NDArray[np.uint8], shard: Shard, records: int, row: int) -> Any:
     return padded
 
 
-def _check_bytes(path: Path, shard: Shard, verify: bool) -> None:
-    fix = "build the shards again, or copy this one anew"
-    if not path.is_file():
-        raise DataError("a shard is missing", where=path, fix=fix)
-    size = path.stat().st_size
+def check_size(path: Path, shard: Shard) -> None:
+    """Refuse a shard that is not there, or not as long as the manifest says.
+
+    Raises:
+        DataError: With the place.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise DataError("a shard is missing", where=path, fix=FIX) from None
     if size != shard.bytes:
         raise DataError(
             "a shard is cut short or has grown",
             where=path,
             got=f"{size} bytes",
             expected=f"{shard.bytes} bytes",
-            fix=fix,
+            fix=FIX,
         )
+
+
+def _check_bytes(path: Path, shard: Shard, verify: bool) -> None:
+    check_size(path, shard)
     if verify and (found := sha256(path)) != shard.sha256:
         raise DataError(
             "a shard was changed",
             where=path,
             got=f"sha256 {found[:12]}",
             expected=f"sha256 {shard.sha256[:12]}",
-            fix=fix,
+            fix=FIX,
         )

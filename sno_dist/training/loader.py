@@ -132,6 +132,9 @@ def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterat
         worker_init_fn=ignore_signals,
     )
     stream = iter(loader)
+    for worker in stream._workers:  # pyright: ignore[reportAttributeAccessIssue]
+        # Torch ends one that is at work by the very signal that they are deaf to.
+        worker.terminate = worker.kill
     # An unforeseen error keeps the stream alive to the end, where Python sends its workers a TERM
     # and waits; deaf to it, they would be waited for without end.
     atexit.register(_end_workers, weakref.ref(stream))

@@ -184,6 +184,20 @@ def server(copy: Path) -> Iterator[str]:
         httpd.shutdown()
 
 
+def test_a_shard_that_is_cut_while_it_is_open(copy: Path) -> None:
+    manifest = open_manifest(small_config(copy))
+    reader = Reader(manifest)
+    before = reader.all(manifest.entry("00"), "model")
+    path = next((copy / "shards/seen/00").glob("model*"))
+    whole = path.read_bytes()
+    with path.open("r+b") as stream:
+        stream.truncate(len(whole) // 2)
+    with pytest.raises(DataError, match=r"cut short .*seen/00/model.* expected: \d+ bytes"):
+        reader.all(manifest.entry("00"), "model")
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(reader.all(manifest.entry("00"), "model"), before)
+
+
 def test_over_http(server: str, copy: Path, built: Path) -> None:
     cache = f"shards.cache={copy}/cache"
     remote = open_manifest(small_config(copy, f"shards.path={server}", cache))

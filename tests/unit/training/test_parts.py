@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from sno_dist.config.schema import Config, Training
 from sno_dist.errors import DataError, RunError
+from sno_dist.model.batch import Batch
 from sno_dist.runtime.workers import workers_watched
 from sno_dist.runtime.world import World
 from sno_dist.shards.build import build_shards
@@ -121,3 +124,22 @@ def test_a_lost_worker_is_told(population: tuple[Config, Manifest]) -> None:
     told = pytest.raises(RunError, match="^a loader worker was lost .* got: DataLoader worker")
     with told, workers_watched():
         lose()
+
+
+class Stuck(StepBatches):
+    """At its second step it waits, as for a server that is silent."""
+
+    def __getitem__(self, step: int) -> Batch:
+        if step:
+            time.sleep(600)
+        return super().__getitem__(step)
+
+
+def test_a_worker_that_is_stuck_holds_up_no_end(population: tuple[Config, Manifest]) -> None:
+    config, manifest = population
+    stream = batches(Stuck(config, manifest, World(), dims=3), 0, 4, 1)
+    assert len(next(stream).lengths)
+    (worker,) = multiprocessing.active_children()
+    del stream
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL
