@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 from sno_dist.errors import RunError
 
@@ -18,8 +19,18 @@ EVERY = 1.0
 
 @cache
 def parent() -> int:
-    """The process that started this one, as it was when this was first asked."""
-    return os.getppid()
+    """The process that started this one, as it was when this was first asked; 0 if it had ended."""
+    found = os.getppid()
+    # torchrun's agent is the parent of its ranks; init is, once that has ended, or where it is init.
+    orphaned = found == 1 and "TORCHELASTIC_RUN_ID" in os.environ and not _is_python(found)
+    return 0 if orphaned else found
+
+
+def _is_python(process: int) -> bool:
+    try:
+        return b"python" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 @contextmanager
