@@ -21,7 +21,7 @@ EVERY = 1.0
 def parent() -> int:
     """The process that started this one, as it was when this was first asked; 0 if it had ended."""
     found = os.getppid()
-    # torchrun's agent is the parent of its ranks; init is, once that has ended, or where it is init.
+    # torchrun's agent is the parent of its ranks; init is once that has ended, or where it is init.
     orphaned = found == 1 and "TORCHELASTIC_RUN_ID" in os.environ and not _is_python(found)
     return 0 if orphaned else found
 
