@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from sno_dist.errors import RunError
+from sno_dist.runtime.ending import end_at_once
 
 __all__ = ["launcher_watched", "parent"]
 
@@ -56,12 +56,10 @@ def _watch(met: threading.Event) -> None:
     while not met.wait(EVERY):
         if os.getppid() != parent():
             rank = os.environ.get("RANK", "?")
-            error = RunError(
-                f"rank {rank} lost contact with another rank during the start",
-                got="the launcher has ended",
-                fix="run the same command again",
+            end_at_once(
+                RunError(
+                    f"rank {rank} lost contact with another rank during the start",
+                    got="the launcher has ended",
+                    fix="run the same command again",
+                )
             )
-            sys.stderr.write(f"[rank {rank}] error: {error}\n")
-            sys.stderr.flush()
-            # The main thread waits inside of a library, where no exception reaches it.
-            os._exit(error.exit_code)

@@ -18,6 +18,7 @@ from sno_dist.errors import SnoError
 from sno_dist.model.batch import Batch
 from sno_dist.runtime.preemption import ignore_signals
 from sno_dist.runtime.rng import generator, normals
+from sno_dist.runtime.workers import watch_workers
 from sno_dist.runtime.world import World
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.plan import Draw, StepPlan
@@ -132,9 +133,11 @@ def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterat
         worker_init_fn=ignore_signals,
     )
     stream = iter(loader)
-    for worker in stream._workers:  # pyright: ignore[reportAttributeAccessIssue]
+    processes = stream._workers  # pyright: ignore[reportAttributeAccessIssue]
+    for worker in processes:
         # Torch ends one that is at work by the very signal that they are deaf to.
         worker.terminate = worker.kill
+    watch_workers([worker.pid for worker in processes], weakref.ref(stream))
     # An unforeseen error keeps the stream alive to the end, where Python sends its workers a TERM
     # and waits; deaf to it, they would be waited for without end.
     atexit.register(_end_workers, weakref.ref(stream))

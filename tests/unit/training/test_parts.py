@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -143,3 +145,21 @@ def test_a_worker_that_is_stuck_holds_up_no_end(population: tuple[Config, Manife
     del stream
     worker.join(30)
     assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_worker_whose_loss_nobody_hears_of_ends_the_process() -> None:
+    program = """
+import multiprocessing, signal, time
+from sno_dist.runtime import workers
+workers.EVERY = workers.GRACE = 0.1
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+workers.watch_workers([child.pid], lambda: child)
+child.kill()
+time.sleep(60)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == RunError.exit_code
+    assert ended.stderr.strip().startswith("error: a loader worker was lost | do: look for")
