@@ -75,15 +75,7 @@ def operator_of(
     from sno_dist.model.build import OperatorSpec
     from sno_dist.model.operator import ScoreNeuralOperator
 
-    spec = OperatorSpec(
-        model=config.model,
-        embedding=config.embedding,
-        domain=manifest.domain,
-        shape=manifest.shape,
-        shift=manifest.shift,
-        scale=manifest.scale,
-        seen=tuple(entry.name for entry in manifest.split("seen")),
-    )
+    spec = OperatorSpec.of(config, manifest)
     fitted, assumed = _fitted(config, manifest)
     with torch.device("meta"):
         return ScoreNeuralOperator(spec, fitted), assumed

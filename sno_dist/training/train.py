@@ -103,7 +103,7 @@ class _Training:
         self._folder = run_folder(config) / TRAINING
         # The same seed on every rank: the weights start equal, without a broadcast.
         torch.manual_seed(config.seed)
-        self._operator = ScoreNeuralOperator(_spec(config, manifest), table.tensors)
+        self._operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest), table.tensors)
         self._averaged = copy.deepcopy(self._operator).eval().to(accelerator.device)
         if found is not None:
             self._operator.load_state_dict(found.weights)
@@ -261,18 +261,6 @@ class _Meter:
         }
         self._reset()
         return values
-
-
-def _spec(config: Config, manifest: Manifest) -> OperatorSpec:
-    return OperatorSpec(
-        model=config.model,
-        embedding=config.embedding,
-        domain=manifest.domain,
-        shape=manifest.shape,
-        shift=manifest.shift,
-        scale=manifest.scale,
-        seen=tuple(entry.name for entry in manifest.split("seen")),
-    )
 
 
 def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import build_accelerator, engine_name
-from sno_dist.shards.manifest import Manifest, open_manifest
+from sno_dist.shards.manifest import open_manifest
 from sno_dist.training.ema import Ema
 from sno_dist.training.engines.engine import Engine
 from sno_dist.training.engines.factory import make_engine
@@ -40,7 +40,7 @@ class Ranks:
         accelerator = build_accelerator(config.training.precision)
         manifest = open_manifest(config)
         torch.manual_seed(config.seed)
-        operator = ScoreNeuralOperator(spec(config, manifest))
+        operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest))
         self.engine = make_engine(accelerator, operator, config.training)
         self.ema = Ema(self.engine.pieces(), config.training.ema)
         self._stepper = Stepper(self.engine, config.training)
@@ -59,18 +59,6 @@ class Ranks:
         """Add up the gradients that the optimizer is shown, which may be group by group."""
         shown = [p.grad for group in optimizer.param_groups for p in group["params"]]
         self.shown += sum(local(g).nbytes for g in shown if g is not None)
-
-
-def spec(config: Config, manifest: Manifest) -> OperatorSpec:
-    return OperatorSpec(
-        model=config.model,
-        embedding=config.embedding,
-        domain=manifest.domain,
-        shape=manifest.shape,
-        shift=manifest.shift,
-        scale=manifest.scale,
-        seen=tuple(entry.name for entry in manifest.split("seen")),
-    )
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -90,16 +90,7 @@ def test_an_operator_embeds_with_what_was_fitted(root: Path, tmp_path: Path, for
     config, tensors = fitted(root, tmp_path / "run", *FORMS[form])
     manifest = manifest_of(root)
     seen = manifest.split("seen")
-    spec = OperatorSpec(
-        model=config.model,
-        embedding=config.embedding,
-        domain=manifest.domain,
-        shape=manifest.shape,
-        shift=manifest.shift,
-        scale=manifest.scale,
-        seen=tuple(entry.name for entry in seen),
-    )
-    operator = ScoreNeuralOperator(spec, tensors)
+    operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest), tensors)
     samples = torch.from_numpy(Reader(manifest).all(seen[4], "model"))
     # what the fit saw of a distribution gives the row that the fit gave it
     row = operator.seen_embedding(seen[4].name)

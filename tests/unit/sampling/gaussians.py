@@ -60,13 +60,4 @@ def arrays_config(root: Path, arrays: Mapping[str, NDArray[np.float64]], *overri
 def untrained(config: Config, manifest: Manifest) -> ScoreNeuralOperator:
     """An operator of a config's form with its initial weights."""
     torch.manual_seed(0)
-    spec = OperatorSpec(
-        model=config.model,
-        embedding=config.embedding,
-        domain=manifest.domain,
-        shape=manifest.shape,
-        shift=manifest.shift,
-        scale=manifest.scale,
-        seen=tuple(entry.name for entry in manifest.split("seen")),
-    )
-    return ScoreNeuralOperator(spec).eval()
+    return ScoreNeuralOperator(OperatorSpec.of(config, manifest)).eval()
