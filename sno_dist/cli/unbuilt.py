@@ -72,13 +72,11 @@ def operator_of(
     """
     import torch
 
-    from sno_dist.model.build import OperatorSpec
-    from sno_dist.model.operator import ScoreNeuralOperator
+    from sno_dist.training.untrained import untrained_operator
 
-    spec = OperatorSpec.of(config, manifest)
     fitted, assumed = _fitted(config, manifest)
     with torch.device("meta"):
-        return ScoreNeuralOperator(spec, fitted), assumed
+        return untrained_operator(config, manifest, fitted), assumed
 
 
 def _source(shards: schema.Shards) -> Source:

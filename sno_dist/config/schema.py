@@ -32,6 +32,7 @@ from sno_dist.config.sections.embedding import (
 from sno_dist.config.sections.evaluation import Evaluation, Judge
 from sno_dist.config.sections.model import (
     Autoencoder,
+    BoxTransform,
     ConvAutoencoder,
     IdentityAutoencoder,
     MixtureHead,
@@ -39,9 +40,12 @@ from sno_dist.config.sections.model import (
     Model,
     Network,
     Nomad,
+    NoTransform,
     Schedule,
     ScoreNet,
+    SimplexTransform,
     TokenOperator,
+    Transform,
 )
 from sno_dist.config.sections.sampling import (
     Baseline,
@@ -54,6 +58,7 @@ from sno_dist.config.sections.sampling import (
 from sno_dist.config.sections.section import Natural, Section
 from sno_dist.config.sections.shards import (
     Digits,
+    Dirichlet,
     Folder,
     GaussianMixture,
     MnistPairs,
@@ -66,10 +71,12 @@ from sno_dist.config.sections.training import Objective, Training
 __all__ = [
     "Autoencoder",
     "Baseline",
+    "BoxTransform",
     "Conditional",
     "Config",
     "ConvAutoencoder",
     "Digits",
+    "Dirichlet",
     "EigenForm",
     "Embedding",
     "Evaluation",
@@ -94,6 +101,7 @@ __all__ = [
     "MnistPairs",
     "Model",
     "Network",
+    "NoTransform",
     "Nomad",
     "NystromForm",
     "Objective",
@@ -107,11 +115,13 @@ __all__ = [
     "ScoreNet",
     "SetEncoder",
     "Shards",
+    "SimplexTransform",
     "Source",
     "Split",
     "SumKernel",
     "TokenOperator",
     "Training",
+    "Transform",
 ]
 
 

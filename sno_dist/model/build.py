@@ -23,7 +23,6 @@ from sno_dist.score.mixture import MixtureHead
 from sno_dist.score.nomad import Nomad
 from sno_dist.score.scorenet import ScoreNet
 from sno_dist.score.tokens import TokenOperator
-from sno_dist.shards.manifest import Manifest
 
 __all__ = [
     "OperatorSpec",
@@ -59,19 +58,6 @@ class OperatorSpec(BaseModel):
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     seen: tuple[str, ...]
-
-    @classmethod
-    def of(cls, config: schema.Config, manifest: Manifest) -> OperatorSpec:
-        """That of a config's operator over a population."""
-        return cls(
-            model=config.model,
-            embedding=config.embedding,
-            domain=manifest.domain,
-            shape=manifest.shape,
-            shift=manifest.shift,
-            scale=manifest.scale,
-            seen=tuple(entry.name for entry in manifest.split("seen")),
-        )
 
 
 def make_schedule(section: schema.Schedule) -> sde.Schedule:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from sno_dist.config.load import shards_folder
-from sno_dist.config.schema import Config
-from sno_dist.config.sections.model import NoTransform, Transform
+from sno_dist.config.schema import Config, NoTransform, Transform
 from sno_dist.errors import ArtifactError, DataError
 from sno_dist.runtime.artifact import COMPLETE, open_artifact
 from sno_dist.shards import remote

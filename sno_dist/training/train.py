@@ -16,7 +16,6 @@ from sno_dist.embedding.table import EmbeddingTable
 from sno_dist.errors import Preempted, RunError
 from sno_dist.judge.find import find_judge
 from sno_dist.model.batch import Batch
-from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import TRAINING
 from sno_dist.runtime import collectives
@@ -45,6 +44,7 @@ from sno_dist.training.optim import learning_rates
 from sno_dist.training.pictures import show_embeddings, show_images
 from sno_dist.training.probe import Probe
 from sno_dist.training.step import NotFiniteError, StepOutcome, Stepper, is_rank_agreed
+from sno_dist.training.untrained import untrained_operator
 
 __all__ = ["train"]
 
@@ -103,7 +103,7 @@ class _Training:
         self._folder = run_folder(config) / TRAINING
         # The same seed on every rank: the weights start equal, without a broadcast.
         torch.manual_seed(config.seed)
-        self._operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest), table.tensors)
+        self._operator = untrained_operator(config, manifest, table.tensors)
         self._averaged = copy.deepcopy(self._operator).eval().to(accelerator.device)
         if found is not None:
             self._operator.load_state_dict(found.weights)

@@ -18,8 +18,6 @@ from torch import Tensor
 from sno_dist.cli.main import guarded
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
-from sno_dist.model.build import OperatorSpec
-from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import build_accelerator, engine_name
 from sno_dist.shards.manifest import open_manifest
@@ -28,6 +26,7 @@ from sno_dist.training.engines.engine import Engine
 from sno_dist.training.engines.factory import make_engine
 from sno_dist.training.loader import StepBatches
 from sno_dist.training.step import Stepper
+from sno_dist.training.untrained import untrained_operator
 
 BEFORE, COUNTED = 4, 4
 """Steps in which engines settle, and then steps whose bytes are counted."""
@@ -40,7 +39,7 @@ class Ranks:
         accelerator = build_accelerator(config.training.precision)
         manifest = open_manifest(config)
         torch.manual_seed(config.seed)
-        operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest))
+        operator = untrained_operator(config, manifest)
         self.engine = make_engine(accelerator, operator, config.training)
         self.ema = Ema(self.engine.pieces(), config.training.ema)
         self._stepper = Stepper(self.engine, config.training)

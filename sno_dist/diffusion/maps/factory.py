@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sno_dist.config.sections.model import BoxTransform, NoTransform, SimplexTransform
+from sno_dist.config.schema import BoxTransform, NoTransform, SimplexTransform
 from sno_dist.diffusion.maps import transform as of
 from sno_dist.diffusion.maps.simplex import additive_log_ratio, isometric_log_ratio
 from sno_dist.errors import ConfigError

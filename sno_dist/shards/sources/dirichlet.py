@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sno_dist.config.schema import Split
-from sno_dist.config.sections.shards import Dirichlet
+from sno_dist.config.schema import Dirichlet, Split
 from sno_dist.errors import ConfigError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.sources.source import Distribution, Domain, Role

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sno_dist.config import schema
-from sno_dist.config.sections.shards import Dirichlet
+from sno_dist.config.schema import Dirichlet
 from sno_dist.shards.sources.digits import digits_source
 from sno_dist.shards.sources.dirichlet import dirichlet_source
 from sno_dist.shards.sources.folder import folder_source

@@ -16,11 +16,11 @@ from sno_dist.embedding.features import Sums
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.embedding.table import open_table
 from sno_dist.errors import ConfigError, DataError
-from sno_dist.model.build import OperatorSpec
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest, open_manifest
 from sno_dist.shards.reader import Reader
+from sno_dist.training.untrained import untrained_operator
 
 FORMS = {
     "exact": ["embedding.samples=60"],
@@ -90,7 +90,7 @@ def test_an_operator_embeds_with_what_was_fitted(root: Path, tmp_path: Path, for
     config, tensors = fitted(root, tmp_path / "run", *FORMS[form])
     manifest = manifest_of(root)
     seen = manifest.split("seen")
-    operator = ScoreNeuralOperator(OperatorSpec.of(config, manifest), tensors)
+    operator = untrained_operator(config, manifest, tensors)
     samples = torch.from_numpy(Reader(manifest).all(seen[4], "model"))
     # what the fit saw of a distribution gives the row that the fit gave it
     row = operator.seen_embedding(seen[4].name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config import schema
-from sno_dist.config.sections.model import BoxTransform, SimplexTransform
+from sno_dist.config.schema import BoxTransform, SimplexTransform
 from sno_dist.errors import ConfigError, DataError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec

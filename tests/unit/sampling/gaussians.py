@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
-from sno_dist.model.build import OperatorSpec
 from sno_dist.shards.manifest import Manifest
+from sno_dist.training.untrained import untrained_operator
 
 __all__ = ["LAWS", "arrays_config", "gaussians_config", "untrained"]
 
@@ -60,4 +60,4 @@ def arrays_config(root: Path, arrays: Mapping[str, NDArray[np.float64]], *overri
 def untrained(config: Config, manifest: Manifest) -> ScoreNeuralOperator:
     """An operator of a config's form with its initial weights."""
     torch.manual_seed(0)
-    return ScoreNeuralOperator(OperatorSpec.of(config, manifest)).eval()
+    return untrained_operator(config, manifest).eval()

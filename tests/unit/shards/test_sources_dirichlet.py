@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sno_dist.config.schema import Split
-from sno_dist.config.sections.shards import Dirichlet
+from sno_dist.config.schema import Dirichlet, Split
 from sno_dist.errors import ConfigError
 from sno_dist.shards.sources.dirichlet import DirichletSource, Law, dirichlet_source
 from sno_dist.shards.sources.factory import make_source
