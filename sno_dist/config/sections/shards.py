@@ -83,7 +83,11 @@ class Dirichlet(Section):
 
 
 class Folder(Section):
-    """Your own data: image folders, .npy/.npz arrays, or one CSV/Parquet table with a group."""
+    """Your own data: image folders, .npy/.npz arrays, or one CSV/Parquet table with a group.
+
+    Samples are dealt to the roles by chance, unless each image folder has folders named model,
+    judge and reference.
+    """
 
     kind: Literal["folder"]
     path: str = Field(description="a directory, or a .csv/.parquet file")

@@ -1,4 +1,4 @@
-"""Your own data: image folders, arrays, or a table; each distribution dealt to the roles."""
+"""Your own data: image folders, arrays, or a table; dealt to the roles by chance or by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.sources.arrays import read_arrays
 from sno_dist.shards.sources.groups import Groups, safe_names
-from sno_dist.shards.sources.images import read_image_folders, visible
+from sno_dist.shards.sources.images import ImageFolders, read_image_folders, visible
 from sno_dist.shards.sources.source import Distribution, Domain, Role
 from sno_dist.shards.sources.split import SplitName, assign
 from sno_dist.shards.sources.tables import read_table
@@ -46,8 +46,29 @@ def folder_source(config: Folder, split: Split) -> FolderSource:
         raise ConfigError(
             "vectors have no height and width", where="shards.source.size", fix="remove it"
         )
+    given = safe_names(list(groups.sizes))
+    by_hand = groups.roles if isinstance(groups, ImageFolders) else {}
+    if by_hand:
+        rows = {name: by_hand[raw] for name, raw in given.items()}
+    else:
+        shares = _shares(config, groups.domain)
+        rows = {name: deal(groups.sizes[raw], shares, raw) for name, raw in given.items()}
+    for name, roles in rows.items():
+        left = len(roles.get("model", ()))
+        if left < 2:
+            raise DataError(
+                f"distribution {given[name]!r} has too few samples",
+                where=config.path,
+                got=f"{groups.sizes[given[name]]}, of which {left} for the model",
+                expected="2 or more for the model",
+                fix="add samples, or lower shards.source.reference and shards.source.judge",
+            )
+    return FolderSource(groups=groups, given=given, rows=rows, splits=assign(list(given), split))
+
+
+def _shares(config: Folder, domain: Domain) -> dict[Role, float]:
     shares: dict[Role, float] = {"reference": config.reference}
-    if groups.domain == "image":
+    if domain == "image":
         shares["judge"] = config.judge
     if sum(shares.values()) >= 1:
         raise ConfigError(
@@ -56,18 +77,7 @@ def folder_source(config: Folder, split: Split) -> FolderSource:
             got=sum(shares.values()),
             expected="a sum below 1",
         )
-    given = safe_names(list(groups.sizes))
-    rows = {name: deal(groups.sizes[raw], shares, raw) for name, raw in given.items()}
-    for name, roles in rows.items():
-        if len(roles["model"]) < 2:
-            raise DataError(
-                f"distribution {given[name]!r} has too few samples",
-                where=config.path,
-                got=f"{groups.sizes[given[name]]}, of which {len(roles['model'])} for the model",
-                expected="2 or more for the model",
-                fix="add samples, or lower shards.source.reference and shards.source.judge",
-            )
-    return FolderSource(groups=groups, given=given, rows=rows, splits=assign(list(given), split))
+    return shares
 
 
 def deal(count: int, shares: Mapping[Role, float], group: str) -> dict[Role, NDArray[np.intp]]:

@@ -1,9 +1,13 @@
-"""Folders of images: every sub-folder a distribution, every file in it a sample."""
+"""Folders of images: every sub-folder a distribution, every file in it a sample.
+
+Where the samples are dealt by hand, a distribution has a folder for each role.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
-from sno_dist.shards.sources.source import Domain
+from sno_dist.shards.sources.source import ROLES, Domain, Role
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,11 +37,13 @@ class ImageFolders:
         files: Each group's files.
         mode: Grey or colour.
         size: (H, W) that every image is resized to.
+        roles: The rows of each group and role, where they are dealt by hand; empty: they are not.
     """
 
     files: Mapping[str, tuple[Path, ...]]
     mode: Literal["L", "RGB"]
     size: tuple[int, int]
+    roles: Mapping[str, Mapping[Role, NDArray[np.intp]]] = field(default_factory=dict)
 
     @property
     def domain(self) -> Domain:
@@ -73,27 +79,61 @@ def read_image_folders(
         size: (H, W), or none for that of the first image in name order.
 
     Raises:
-        DataError: If a sub-folder is empty or has sub-folders, or the first image is unreadable.
+        DataError: If a folder is empty or has folders other than one for each role, distributions
+            differ in their roles, or the first image is unreadable.
     """
+    folders = [entry for entry in visible(root) if entry.is_dir()]
+    dealt = _dealt(folders[0])
     files: dict[str, tuple[Path, ...]] = {}
-    for folder in (entry for entry in visible(root) if entry.is_dir()):
-        entries = visible(folder)
-        if not entries:
+    roles: dict[str, dict[Role, NDArray[np.intp]]] = {}
+    for folder in folders:
+        if _dealt(folder) != dealt:
             raise DataError(
-                "a distribution's folder is empty", where=folder, fix="add images or remove it"
+                "distributions are dealt to different roles",
+                where=folder,
+                got=", ".join(_dealt(folder)) or "no folder of a role",
+                expected=", ".join(dealt) or f"none, as in {folders[0].name}",
             )
-        for entry in entries:
-            if entry.is_dir():
-                raise DataError(
-                    "a distribution's folder has a folder inside",
-                    where=entry,
-                    expected="image files, all directly in the distribution's folder",
-                    fix="move it up, if it is a distribution, or its images, if they are samples",
-                )
-        files[folder.name] = tuple(entries)
+        parts = [_images(folder / role) for role in dealt] or [_images(folder)]
+        files[folder.name] = tuple(chain.from_iterable(parts))
+        if dealt:
+            ends = np.cumsum([len(part) for part in parts])
+            rows = np.split(np.arange(ends[-1]), ends[:-1])
+            roles[folder.name] = dict(zip(dealt, rows, strict=True))
     if size is None:
         size = read_image(next(iter(files.values()))[0], mode, None).shape[1:]
-    return ImageFolders(files=files, mode=mode, size=size)
+    return ImageFolders(files=files, mode=mode, size=size, roles=roles)
+
+
+def _dealt(folder: Path) -> tuple[Role, ...]:
+    """The roles that a distribution's folder has folders of: those alone, or none."""
+    dealt = tuple(role for role in ROLES if (folder / role).is_dir())
+    others = [entry.name for entry in visible(folder) if entry.name not in dealt]
+    if dealt and others:
+        raise DataError(
+            "a distribution's folder has more than a folder for each role",
+            where=folder,
+            got=", ".join(others[:5]),
+            expected=f"nothing but folders named {', '.join(ROLES)}",
+        )
+    return dealt
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    entries = visible(folder)
+    if not entries:
+        raise DataError(
+            "a distribution's folder is empty", where=folder, fix="add images or remove it"
+        )
+    for entry in entries:
+        if entry.is_dir():
+            raise DataError(
+                "a distribution's folder has a folder inside",
+                where=entry,
+                expected=f"image files, or nothing but folders named {', '.join(ROLES)}",
+                fix="move it up, if it is a distribution, or its images, if they are samples",
+            )
+    return tuple(entries)
 
 
 def read_image(

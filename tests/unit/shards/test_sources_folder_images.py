@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,4 +154,45 @@ def test_empty_and_nested_folders(tmp_path: Path) -> None:
         make(tmp_path)
     (tmp_path / "a" / "b").mkdir()
     with pytest.raises(DataError, match=r"has a folder inside \| at: .*/a/b \|"):
+        make(tmp_path)
+
+
+def dealt_by_hand(path: Path) -> Path:
+    """Two distributions of 3, 2 and 1 images for the roles, each image of a grey of its own."""
+    greys = iter(range(10, 250, 10))
+    for name in "ab":
+        for role, count in (("model", 3), ("judge", 2), ("reference", 1)):
+            folder = path / name / role
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("L", (2, 2), next(greys)).save(folder / f"{i}.png")
+    return path
+
+
+def test_samples_dealt_by_hand_keep_their_roles(tmp_path: Path) -> None:
+    source = make(dealt_by_hand(tmp_path), reference=0.5)
+    found = {
+        (name, role): source.draw(name, role)[:, 0, 0, 0].tolist()
+        for name in "ab"
+        for role in source.roles
+    }
+    assert found == {
+        ("a", "model"): [10, 20, 30],
+        ("a", "judge"): [40, 50],
+        ("a", "reference"): [60],
+        ("b", "model"): [70, 80, 90],
+        ("b", "judge"): [100, 110],
+        ("b", "reference"): [120],
+    }
+
+
+def test_samples_dealt_by_hand_in_part_are_refused(tmp_path: Path) -> None:
+    dealt_by_hand(tmp_path)
+    stray = tmp_path / "b" / "stray.png"
+    Image.new("L", (2, 2)).save(stray)
+    with pytest.raises(DataError, match=r"more than a folder for each role .*/b \| got: stray.png"):
+        make(tmp_path)
+    stray.unlink()
+    shutil.rmtree(tmp_path / "b" / "judge")
+    with pytest.raises(DataError, match=r"different roles .*/b \| got: model, reference"):
         make(tmp_path)
