@@ -26,6 +26,7 @@ __all__ = [
     "positive_spread",
     "ratio",
     "spread",
+    "spread_within",
 ]
 
 BLOCK = 1024
@@ -44,6 +45,21 @@ def spread(samples: NDArray[Any], what: str = "samples") -> float:
     rows = _tensor(samples, what, 2)
     total = sum(float(block.sqrt().sum()) for block in _blocks(rows, rows))
     return total / (len(rows) * (len(rows) - 1))
+
+
+def spread_within(samples: NDArray[Any], groups: NDArray[np.integer]) -> float | None:
+    """The mean of the groups' spreads; none, if no group has two samples.
+
+    Args:
+        samples: (n, ...) samples or features.
+        groups: (n,) the group of each.
+
+    Raises:
+        DataError: If a value is not finite.
+    """
+    own = [samples[groups == group] for group in np.unique(groups)]
+    values = [spread(rows) for rows in own if len(rows) > 1]
+    return float(np.mean(values)) if values else None
 
 
 def ratio(generated: NDArray[Any], real: NDArray[Any]) -> float:

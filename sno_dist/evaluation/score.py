@@ -61,6 +61,8 @@ class DistributionScores:
         n: Generated samples.
         correct: Those that the classifier names rightly; none without a classifier.
         diversity: Spread over that of real samples.
+        diversity_within: Spread of the samples of one context set, the mean over context sets, over
+            that of real samples; none if unknown.
         recall: Share of real samples in the manifold of generated ones.
         precision: Share of generated samples in the manifold of real ones.
         mmds: Bandwidth -> unbiased MMD^2 against the real samples, which may be a little below 0.
@@ -78,6 +80,7 @@ class DistributionScores:
     n: int
     correct: int | None
     diversity: float
+    diversity_within: float | None
     recall: float
     precision: float
     mmds: Mapping[float, float]
@@ -133,6 +136,7 @@ def score_distribution(
         n=len(rows),
         correct=correct,
         diversity=diversity.spread(features) / real.spread,
+        diversity_within=_within(features, contexts, real),
         recall=diversity.coverage(real.features, features, radii),
         precision=diversity.coverage(features, real.features, real.radii),
         mmds={
@@ -147,6 +151,15 @@ def score_distribution(
         moments=moments(features),
         real=real.figures,
     )
+
+
+def _within(
+    features: NDArray[np.float64], contexts: Contexts | None, real: Reference
+) -> float | None:
+    if contexts is None:
+        return None
+    value = diversity.spread_within(features, contexts.groups)
+    return None if value is None else value / real.spread
 
 
 def _copying(rows: NDArray[np.float64], contexts: Contexts | None, real: Reference) -> float | None:

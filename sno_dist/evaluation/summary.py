@@ -29,6 +29,7 @@ Scores = Sequence[DistributionScores]
 
 MEANS: Mapping[str, Callable[[DistributionScores], float | None]] = {
     "diversity": lambda score: score.diversity,
+    "diversity_within": lambda score: score.diversity_within,
     "recall": lambda score: score.recall,
     "recall_ceiling": lambda score: score.real.recall_ceiling,
     "precision": lambda score: score.precision,
@@ -44,6 +45,7 @@ BY_K = (
     "accuracy_interval",
     "frechet",
     "diversity",
+    "diversity_within",
     "recall",
     "mmd",
     "mmd_rejected",

@@ -35,6 +35,7 @@ ROWS = (
     ("Copying", "copying", True, "copying_chance", "by chance", "nearest sample is a context one"),
 )
 CHANCE = ("Copying by chance", "copying_chance", True)
+WITHIN = ("Diversity within a context set", "diversity_within", False)
 
 
 def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -124,7 +125,7 @@ def by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         ks = list(section["diversity_by_k"])
         rows = []
-        for title, key, share in (*(row[:3] for row in ROWS), CHANCE):
+        for title, key, share in (*(row[:3] for row in ROWS), CHANCE, WITHIN):
             values = section.get(f"{key}_by_k", {})
             write = percent if share else figure
             if any(values.get(k) is not None for k in ks):

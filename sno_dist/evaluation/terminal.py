@@ -70,13 +70,14 @@ def _by_k(split: str, section: Mapping[str, Any]) -> str:
     for title, key, write in (
         ("accuracy", "accuracy_by_k", percent),
         ("diversity", "diversity_by_k", figure),
+        ("  within a context set", "diversity_within_by_k", figure),
         ("Frechet", "frechet_by_k", figure),
         ("MMD^2", "mmd_by_k", figure),
         ("nearest is context", "copying_by_k", percent),
         ("  by chance", "copying_chance_by_k", percent),
     ):
-        values = section[key]
-        if any(values[k] is not None for k in ks):
+        values = section.get(key, {})  # a report of before a figure was known lacks it
+        if any(values.get(k) is not None for k in ks):
             lines.append([title, *(write(values[k]) for k in ks)])
     return _aligned(lines)
 

@@ -107,7 +107,7 @@ def read_image_folders(
 
 def _dealt(folder: Path) -> tuple[Role, ...]:
     """The roles that a distribution's folder has folders of: those alone, or none."""
-    dealt = tuple(role for role in ROLES if (folder / role).is_dir())
+    dealt: tuple[Role, ...] = tuple(role for role in ROLES if (folder / role).is_dir())
     others = [entry.name for entry in visible(folder) if entry.name not in dealt]
     if dealt and others:
         raise DataError(

@@ -19,6 +19,13 @@ def test_spread_is_the_mean_distance_between_distinct_samples() -> None:
     assert diversity.spread(np.array([[0.0, 0], [3, 4], [0, 0]])) == pytest.approx(10 / 3)
 
 
+def test_spread_within_leaves_out_what_lies_between_groups() -> None:
+    samples = np.array([[0.0], [2], [100], [104], [7]])
+    groups = np.array([0, 0, 1, 1, 2])
+    assert diversity.spread_within(samples, groups) == pytest.approx(3)
+    assert diversity.spread_within(samples, np.arange(5)) is None
+
+
 def test_identical_sets_have_diversity_and_recall_one() -> None:
     x = RNG.normal(size=(70, 6))
     assert diversity.ratio(x, x.copy()) == pytest.approx(1, abs=1e-12)

@@ -73,6 +73,15 @@ def test_generated_contexts_are_copies() -> None:
     assert found.copying_chance == pytest.approx(5 / 65)
 
 
+def test_samples_that_differ_between_context_sets_alone_have_no_diversity_within() -> None:
+    sets = [RNG.normal(size=(5, 3)) for _ in range(4)]
+    alike = np.repeat(RNG.normal(size=(4, 3)), 5, axis=0)
+    found = score(alike, Contexts(sets=sets, groups=np.repeat(range(4), 5)))
+    assert found.diversity_within == 0
+    assert found.diversity > 0.3
+    assert score(alike).diversity_within is None
+
+
 def test_the_order_of_samples_changes_nothing() -> None:
     generated = RNG.normal(size=(40, 3)) * 1.2
     one, other = score(generated), score(RNG.permutation(generated))

@@ -46,6 +46,7 @@ def some() -> list[DistributionScores]:
                     n=50,
                     correct=50 - index - (20 if k == 1 else 0),
                     diversity=1 + index / 100,
+                    diversity_within=0.9,
                     recall=0.8,
                     precision=0.7,
                     mmds={2.0: 0.01, 0.5: 0.02 + index / 1000},
@@ -107,7 +108,12 @@ def test_it_is_json_without_nan() -> None:
 def test_without_a_classifier_or_contexts_their_figures_are_none() -> None:
     scores = [
         replace(
-            s, correct=None, copying=None, copying_chance=None, real=replace(s.real, correct=None)
+            s,
+            correct=None,
+            copying=None,
+            copying_chance=None,
+            diversity_within=None,
+            real=replace(s.real, correct=None),
         )
         for s in SCORES
     ]
@@ -118,6 +124,7 @@ def test_without_a_classifier_or_contexts_their_figures_are_none() -> None:
     assert summary["unseen"]["accuracy_by_k"] == dict.fromkeys(("1", "10", "100", "all"))
     text = table(summary)
     assert "accuracy" not in text
+    assert "within a context set" not in text
     assert "diversity" in text
 
 
