@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from sno_dist.config.schema import Training
@@ -43,8 +43,11 @@ class ClippedAdamW(AdamW):
 
     @property
     def norm(self) -> float:
-        """Of the whole gradient before clipping, in this update."""
-        return math.hypot(*self.norms)
+        """Of the whole gradient before clipping, in this update; NaN if no step was taken.
+
+        An engine takes none where it finds the gradient to be not finite before the optimizer does.
+        """
+        return math.hypot(*self.norms) if self.norms else math.nan
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -59,11 +62,15 @@ class ClippedAdamW(AdamW):
         if not math.isfinite(self.norm) and getattr(self, "found_inf", None) is None:
             return
         for held, norm in zip(gradients, norms, strict=True):
-            torch._foreach_mul_(held, (self._clip / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+            share = (self._clip / (norm + 1e-6)).clamp(max=1.0).to(held[0])
+            torch._foreach_mul_(held, share)  # pyright: ignore[reportPrivateImportUsage]
         super().step(closure)
 
     def _norm(self, held: list[Tensor]) -> Tensor:
-        norm = nn.utils.get_total_norm(held)
+        # in float64 the norm of a finite gradient is finite: no group is updated before another
+        # is found to be bad
+        each = torch._foreach_norm(held, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+        norm = torch.stack(each).norm()
         if not self._sharded:
             return norm
         return collectives.sum_over_ranks(norm.square(), "the gradient's norm").sqrt()

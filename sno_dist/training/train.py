@@ -48,7 +48,6 @@ from sno_dist.training.untrained import untrained_operator
 
 __all__ = ["train"]
 
-LOCK = ".lock"
 CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every", "probe")
 """Settings that change how training runs, not what it computes; they may differ on resuming."""
 
@@ -76,7 +75,7 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     check_settings(config)
     run = run_folder(config)
     inputs = _inputs(config, manifest, table)
-    with disk_watched(run), locked(run, LOCK):
+    with disk_watched(run), locked(run):
         found = find_checkpoint(run / TRAINING, inputs)
         if found is None or found.step < config.training.steps:
             if collectives.world().is_main:
@@ -246,12 +245,12 @@ class _Meter:
 
     def read(self, rates: tuple[float, float]) -> dict[str, float]:
         count, seconds = len(self._outcomes), time.perf_counter() - self._start
+        norms = [o.norm for o in self._outcomes if not o.skipped]
         values = {
             f"loss/{name}": sum(o.losses[name] for o in self._outcomes) / count
             for name in self._outcomes[0].losses
         }
         values |= {
-            "optimizer/gradient_norm": sum(o.norm for o in self._outcomes) / count,
             "optimizer/learning_rate": rates[0],
             "optimizer/autoencoder_rate": rates[1],
             "optimizer/overflows": float(sum(o.skipped for o in self._outcomes)),
@@ -259,6 +258,8 @@ class _Meter:
             "speed/steps_per_second": count / seconds,
             "speed/data_wait": self._waited / seconds,
         }
+        if norms:
+            values["optimizer/gradient_norm"] = sum(norms) / len(norms)
         self._reset()
         return values
 

@@ -121,6 +121,26 @@ def test_a_checkpoint_goes_from_engine_to_engine_and_world_to_world(
         assert_same(run, reference)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_gradient_that_is_not_finite_updates_nothing(
+    reference: Path, tmp_path: Path, name: str
+) -> None:
+    settings = [f"shards.path={reference.parent / 'shards'}", "training.distributions=4"]
+    done = launch(
+        2,
+        "tests.distributed.gradient_program",
+        str(tmp_path),
+        *settings,
+        options=ENGINES[name],
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        facts = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert facts["kept"], rank
+        assert facts["told"].startswith("total "), rank
+
+
 def test_bfloat16_is_the_same_under_zero(reference: Path) -> None:
     whole, shared = fresh(reference, "bf16"), fresh(reference, "bf16 zero2")
     for run, engine in ((whole, DATA_PARALLEL), (shared, ENGINES["zero2"])):

@@ -45,11 +45,16 @@ class DataParallel(Engine):
         self._accelerator.backward(loss)
 
     def update(self) -> bool:
-        """By the accelerator, whose scaler may skip it."""
+        """By the accelerator, whose scaler lowers the scale where it skips.
+
+        The accelerator's own word on it is not for a fused optimizer, which is always called and
+        skips by itself.
+        """
+        before = self.scaler.get_scale() if self.scaler is not None else 0.0
         self._accelerator.unscale_gradients()
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return bool(self._accelerator.optimizer_step_was_skipped)
+        return self.scaler is not None and self.scaler.get_scale() < before
 
     def pieces(self) -> list[Tensor]:
         """The weights themselves."""

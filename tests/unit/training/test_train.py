@@ -145,7 +145,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, shards: Path) -> None:
 
     config = tiny(tmp_path, shards)
     pattern = rf"cannot be taken.*in use by process {os.getpid()}"
-    with locked(tmp_path / "run", ".lock"), pytest.raises(RunError, match=pattern):
+    with locked(tmp_path / "run"), pytest.raises(RunError, match=pattern):
         go(config)
     go(config)
 
