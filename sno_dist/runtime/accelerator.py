@@ -76,7 +76,7 @@ def _patience() -> timedelta:
     told = os.environ.get(TIMEOUT, str(PATIENCE))
     try:
         return timedelta(seconds=float(told))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigError(
             "not a number of seconds", where=f"environment, {TIMEOUT}", got=told
         ) from error

@@ -19,7 +19,7 @@ from typing import Any
 from sno_dist.errors import ArtifactError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.disk import disk_watched
-from sno_dist.runtime.lock import locked
+from sno_dist.runtime.lock import LOCK, locked
 
 __all__ = [
     "Artifact",
@@ -119,8 +119,10 @@ def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
 
     Raises:
         ArtifactError: If it was made from other inputs; the message names what differs.
+
+    **Collective**: rank 0 says whether it is there, since nodes may see a shared disk differently.
     """
-    if not is_complete(path):
+    if not collectives.broadcast(is_complete(path), f"looking for {kind}"):
         return None
     found = open_artifact(path, kind, verify=False)
     check_inputs(found, inputs)
@@ -207,9 +209,9 @@ def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
     stamp = temporary / ".inputs"
     token = digest(inputs)
     if not (resume and stamp.is_file() and stamp.read_text() == token):
-        # emptied, not removed: the folder itself is what is locked
         for left in temporary.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if left.name != LOCK:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
     stamp.write_text(token)
 
 

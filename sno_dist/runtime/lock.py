@@ -12,7 +12,10 @@ from pathlib import Path
 from sno_dist.errors import RunError
 from sno_dist.runtime import collectives
 
-__all__ = ["locked"]
+__all__ = ["LOCK", "locked"]
+
+LOCK = ".lock"
+"""The file that is locked."""
 
 _held: set[int] = set()
 
@@ -27,22 +30,24 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def locked(folder: Path, name: str = "") -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a folder; rank 0 takes the lock and every rank learns whether it got it.
+
+    What is locked is a file of the folder's, which network file systems tell the other nodes of; it
+    says who holds it, and stays.
 
     Args:
         folder: The folder; made if absent.
-        name: A file in it that is held and tells who holds it; none: the folder itself is held,
-            and nothing is left behind.
 
     Raises:
-        RunError: If another run holds it, or the folder cannot be written.
+        RunError: If another run holds it, the folder cannot be written, or files cannot be locked
+            there.
 
     **Collective.**
     """
     handle, refused = None, ""
     if collectives.world().is_main:
-        handle, refused = _take(folder, name)
+        handle, refused = _take(folder)
     refused = collectives.broadcast(refused, "locking a folder")
     if refused:
         raise RunError(
@@ -59,24 +64,27 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
             os.close(handle)
 
 
-def _take(folder: Path, name: str) -> tuple[int | None, str]:
-    target = folder / name
+def _take(folder: Path) -> tuple[int | None, str]:
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(target, os.O_RDWR | os.O_CREAT if name else os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         return None, error.strerror or str(error)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A folder may have been renamed by its owner between the two calls above.
-        if not os.path.samestat(os.fstat(handle), target.stat()):
-            raise FileNotFoundError
-    except OSError:
-        holder = os.read(handle, 200).decode(errors="replace").strip() if name else ""
+        # The folder may have been renamed by its owner between the two calls above.
+        free = os.path.samestat(os.fstat(handle), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        free = False
+    except OSError as error:
+        os.close(handle)
+        return None, f"files cannot be locked there: {error.strerror}"
+    if not free:
+        holder = os.read(handle, 200).decode(errors="replace").strip()
         os.close(handle)
         return None, f"in use by {holder or 'another run'}"
-    if name:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    os.ftruncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held.add(handle)
     return handle, ""

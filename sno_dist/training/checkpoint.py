@@ -111,17 +111,25 @@ def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | N
 
     Raises:
         ArtifactError: If the newest was made by another config.
+
+    **Collective**: rank 0 looks, so that all ranks go on from the same step.
     """
+    newest = _newest_whole(training) if collectives.world().is_main else None
+    newest = collectives.broadcast(newest, "looking for a checkpoint")
+    if newest is None:
+        return None
+    artifact = open_artifact(newest, KIND, verify=False)
+    check_inputs(artifact, inputs)
+    return _as_checkpoint(artifact)
+
+
+def _newest_whole(training: Path) -> Path | None:
     for path in sorted(training.glob("step-*"), reverse=True):
-        if not is_complete(path):
-            continue
-        try:
-            artifact = open_artifact(path, KIND)
-        except ArtifactError as error:
-            say(f"passing over a damaged checkpoint: {error}")
-            continue
-        check_inputs(artifact, inputs)
-        return _as_checkpoint(artifact)
+        if is_complete(path):
+            try:
+                return open_artifact(path, KIND).path
+            except ArtifactError as error:
+                say(f"passing over a damaged checkpoint: {error}")
     return None
 
 
