@@ -14,7 +14,7 @@ from sno_dist.diffusion.solvers import Noise, ScoreAt
 
 __all__ = ["Sampler", "SolverKind"]
 
-SolverKind = Literal["euler_maruyama", "predictor_corrector", "heun", "dpmpp_2m", "rk45"]
+SolverKind = Literal["euler_maruyama", "predictor_corrector", "ddim", "heun", "dpmpp_2m", "rk45"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +42,8 @@ class Sampler:
             case "predictor_corrector":
                 solve = partial(solvers.predictor_corrector, snr=self.snr)
                 grid = solvers.uniform_times
+            case "ddim":
+                solve, grid = solvers.ddim, solvers.levels
             case "heun":
                 solve, grid = solvers.heun, solvers.levels
             case "dpmpp_2m":

@@ -19,8 +19,10 @@ __all__ = [
     "START",
     "Noise",
     "ScoreAt",
+    "ddim",
     "dpmpp_2m",
     "euler_maruyama",
+    "exponential_step",
     "heun",
     "levels",
     "predictor_corrector",
@@ -76,11 +78,32 @@ def _denoise(score: ScoreAt, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor
     return (x + sigma.square() * score(x, _at(t, x))) / alpha
 
 
+def exponential_step(
+    schedule: Schedule, x: Tensor, target: Tensor, start: Tensor, end: Tensor
+) -> Tensor:
+    """From time `start` to `end`, as if the denoiser were `target` all the way.
+
+    Equation: x~ <- e^-h x~ + (1 - e^-h) D with h = ln(level_start / level_end).
+    """
+    h = (level(schedule, start) / level(schedule, end)).log()
+    keep = schedule.sigma(end) / schedule.sigma(start)
+    return float(keep) * x - float(schedule.alpha(end) * torch.expm1(-h)) * target
+
+
+def ddim(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
+    """DDIM, the exponential Euler method: first order, one evaluation a step."""
+    del noise
+    for i in range(len(times) - 1):
+        now = _denoise(score, schedule, x, times[i])
+        x = exponential_step(schedule, x, now, times[i], times[i + 1])
+    return _denoise(score, schedule, x, times[-1])
+
+
 def dpmpp_2m(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
     """DPM-Solver++(2M): second order, one evaluation a step.
 
-    Equation: D~ = D_i + h_i / (2 h_{i-1}) (D_i - D_{i-1}), x~ <- e^-h x~ + (1 - e^-h) D~ with
-    h = ln(level_i / level_{i+1}).
+    Equation: DDIM's step to D~ = D_i + h_i / (2 h_{i-1}) (D_i - D_{i-1}),
+    h_i = ln(level_i / level_{i+1}).
     """
     del noise
     logs = level(schedule, times).log()
@@ -91,9 +114,7 @@ def dpmpp_2m(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise
         guess = now
         if before is not None:
             guess = now + float(h / (2 * (logs[i - 1] - logs[i]))) * (now - before)
-        keep = schedule.sigma(times[i + 1]) / schedule.sigma(times[i])
-        add = -schedule.alpha(times[i + 1]) * torch.expm1(-h)
-        x = float(keep) * x + float(add) * guess
+        x = exponential_step(schedule, x, guess, times[i], times[i + 1])
         before = now
     return _denoise(score, schedule, x, times[-1])
 

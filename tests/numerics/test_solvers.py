@@ -40,7 +40,9 @@ def endpoint(schedule: Schedule, solver, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("solver", "order"), [(solvers.heun, 2), (solvers.dpmpp_2m, 2)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [(solvers.ddim, 1), (solvers.heun, 2), (solvers.dpmpp_2m, 2)]
+)
 def test_order_of_convergence(schedule: Schedule, solver, order: int) -> None:
     exact = endpoint(schedule, solvers.heun, 2000)
     coarse = (endpoint(schedule, solver, 80) - exact).norm()
@@ -64,29 +66,42 @@ def test_one_step_from_a_point_mass_is_exact() -> None:
     schedule = VariancePreserving()
     point = Gaussian(torch.tensor([0.7, -0.2]).double(), torch.zeros(2).double())
     x = torch.randn(4, 2, dtype=torch.float64)
-    times = solvers.levels(schedule, 2)
-    got = solvers.dpmpp_2m(point.score(schedule), schedule, x, times, silent)
-    torch.testing.assert_close(got, point.mean.expand(4, 2), rtol=0, atol=1e-12)
+    start, end = torch.tensor([0.9, 0.4], dtype=torch.float64)
+    got = solvers.exponential_step(schedule, x, point.mean, start, end)
+    noise = (x - schedule.alpha(start) * point.mean) / schedule.sigma(start)
+    exact = schedule.alpha(end) * point.mean + schedule.sigma(end) * noise
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-12)
+    for solve in (solvers.ddim, solvers.dpmpp_2m):
+        whole = solve(point.score(schedule), schedule, x, torch.stack([start, end]), silent)
+        torch.testing.assert_close(whole, point.mean.expand(4, 2), rtol=0, atol=1e-12)
+
+
+def test_printed_step() -> None:
+    schedule = VariancePreserving()
+    start, end = schedule.time(torch.tensor([0.8 / 0.6, 0.6 / 0.8], dtype=torch.float64))
+    assert float(schedule.alpha(start)) == pytest.approx(0.6, abs=1e-12)
+    # of N(0, 1) the score is -x and D = alpha x; the exact flow stays at 1
+    x = torch.ones(1, 1, dtype=torch.float64)
+    found = solvers.exponential_step(schedule, x, schedule.alpha(start) * x, start, end)
+    assert float(found) == pytest.approx(0.96, abs=1e-12)
 
 
 def test_printed_grid() -> None:
     class Levels(VarianceExploding):
-        """alpha = 1 and sigma = t * 80, so that levels are times."""
+        """Alpha = 1 and a sigma of .01 at START and 80 at 1; its times are levels."""
 
         def alpha(self, t: Tensor) -> Tensor:
             return torch.ones_like(t)
 
         def sigma(self, t: Tensor) -> Tensor:
-            return t * 80
+            return 0.01 + (t - solvers.START) / (1 - solvers.START) * 79.99
 
         def time(self, level: Tensor) -> Tensor:
             return level
 
-    grid = solvers.levels(Levels(), 5)
-    # START * 80 = .08 is the lowest level here; the EDM grid's own formula gives the rest
-    share = np.linspace(0, 1, 5)
-    edm = (80 ** (1 / 7) + share * (0.08 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose(grid.numpy(), edm, rtol=1e-12)
+    grid = solvers.levels(Levels(25.0), 5)
+    edm = [80, 19.813775588, 3.4603421725, 0.33673245211, 0.01]
+    np.testing.assert_allclose(grid.numpy(), edm, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["euler_maruyama", "predictor_corrector"])
@@ -102,7 +117,7 @@ def test_moments_of_the_reverse_sde(kind: SolverKind) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["euler_maruyama", "predictor_corrector", "heun", "dpmpp_2m", "rk45"]
+    "kind", ["euler_maruyama", "predictor_corrector", "ddim", "heun", "dpmpp_2m", "rk45"]
 )
 def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
     schedule = VariancePreserving()
