@@ -101,7 +101,11 @@ def _score_loss(
         return torch.autograd.grad(along, x, create_graph=True)[0]
 
     field = along_data, math.prod(operator.transform.shape)
-    found = score_losses(operator.score_model, objective.matching, u, noised, t, noise, field)
+    # the noise of the next targets of the same distribution, whatever ranks and passes there are
+    probe = torch.cat([batch.noise.roll(1, 1), batch.noise.roll(2, 1)], 2).flatten(0, 1)
+    found = score_losses(
+        operator.score_model, objective.matching, u, noised, t, noise, probe, field
+    )
     return (weights(t, schedule, objective.weight) * found).mean()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sno_dist.diffusion.matching import ProbedField, generalised_probed, implicit, sliced
@@ -26,6 +25,7 @@ def score_losses(
     noised: Tensor,
     t: Tensor,
     noise: Tensor,
+    probe: Tensor,
     field: tuple[ProbedField, int],
 ) -> Tensor:
     """The loss of each noised sample, (N,).
@@ -39,7 +39,8 @@ def score_losses(
         u: (N, U).
         noised: (N, Z) x_t.
         t: (N,).
-        noise: (N, Z) eps. Those of other samples are the probes of the sliced ones.
+        noise: (N, Z) eps.
+        probe: (N, 2 Z) standard normals that are no sample's own eps, for the sliced ones.
         field: Of "generalised": B(x) e, and the entries of e.
     """
     if matching == "denoising":
@@ -52,9 +53,7 @@ def score_losses(
         case "implicit":
             found = implicit(score, noised)
         case "sliced":
-            found = sliced(score, noised, noise.roll(1, 0))
+            found = sliced(score, noised, probe[:, : noised.shape[1]])
         case "generalised":
-            entries = field[1]
-            probe = torch.cat([noise.roll(1, 0), noise.roll(2, 0)], 1)[:, :entries]
-            found = generalised_probed(score, noised, field[0], probe)
+            found = generalised_probed(score, noised, field[0], probe[:, : field[1]])
     return 2 * model.schedule.sigma(t).square() * found

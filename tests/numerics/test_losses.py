@@ -51,7 +51,8 @@ def gradient(matching: Matching, field: tuple, count: int) -> Tensor:
     clean, noise = (torch.randn(count, 2, generator=source, dtype=torch.float64) for _ in range(2))
     t = LEVELS[torch.arange(count) % 2]
     x = SCHEDULE.alpha(t)[:, None] * (0.5 + 0.5 * clean) + SCHEDULE.sigma(t)[:, None] * noise
-    loss = score_losses(model, matching, torch.zeros(count, 1), x, t, noise, field).mean()
+    u, probe = torch.zeros(count, 1), torch.cat([noise.roll(1, 0), noise.roll(2, 0)], 1)
+    loss = score_losses(model, matching, u, x, t, noise, probe, field).mean()
     found = torch.autograd.grad(loss, list(model.network.parameters()))
     return torch.stack(found)
 
@@ -79,8 +80,9 @@ def test_a_bent_field_has_the_same_minimiser() -> None:
     model = PreconditionedScore(network, SCHEDULE, "noise")
 
     def slope(field: tuple) -> Tensor:
-        u = torch.zeros(len(t), 1)
-        loss = score_losses(model, "generalised", u, x, t, normals[1], field).mean()
+        u, noise = torch.zeros(len(t), 1), normals[1]
+        probe = torch.cat([noise.roll(1, 0), noise.roll(2, 0)], 1)
+        loss = score_losses(model, "generalised", u, x, t, noise, probe, field).mean()
         return torch.stack(torch.autograd.grad(loss, list(network.parameters())))
 
     assert float(slope((bent, 3)).abs().max()) < 0.01

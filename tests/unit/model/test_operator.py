@@ -112,12 +112,15 @@ def test_a_score_is_trained_without_the_noise(network: schema.Network, matching:
     assert any(bool(gradient.any()) for gradient in found if gradient is not None)
 
 
-@pytest.mark.parametrize("base", ["none", "gaussian"])
-def test_micro_batches_add_up_to_the_whole(base: str) -> None:
+@pytest.mark.parametrize(
+    ("base", "matching"), [("none", "denoising"), ("gaussian", "denoising"), ("none", "sliced")]
+)
+def test_micro_batches_add_up_to_the_whole(base: str, matching: str) -> None:
     operator = wake(make(base=base))
     batch = make_batch(operator)
-    whole = operator(batch, schema.Objective(), 0.1)
-    parts = [operator(batch.part(i, i + 1), schema.Objective(), 0.1) for i in range(3)]
+    objective = schema.Objective(matching=matching)  # pyright: ignore[reportArgumentType]
+    whole = operator(batch, objective, 0.1)
+    parts = [operator(batch.part(i, i + 1), objective, 0.1) for i in range(3)]
     for name in ("total", "reconstruction", "kl", "score"):
         mean = torch.stack([part[name] for part in parts]).mean()
         torch.testing.assert_close(mean, whole[name], rtol=1e-5, atol=1e-5)
