@@ -163,7 +163,8 @@ class Fit:
             slopes = zip(first, second, third, fourth, strict=True)
             move, change = (step / 6 * (a + 2 * b + 2 * c + d) for a, b, c, d in slopes)
             y, total = y + move, total + change
-        return (axis.log_stationary(y).sum(-1) + total).nan_to_num(nan=-math.inf)
+        found = axis.log_stationary(y).sum(-1) + total
+        return torch.where(found.isfinite(), found, -math.inf)
 
     def tabulate(self, schedule: Schedule, *, nodes: int = 128) -> TabledScore:
         """The score at every time of a schedule, from coefficients at `nodes` levels."""

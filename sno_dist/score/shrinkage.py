@@ -25,13 +25,13 @@ def stein(moments: Moments) -> Tensor:
     """The weight on each law, the rest on pi: m_n becomes w m_n.
 
     Equation: James and Stein, w = max(0, 1 - (K - 2) / sum_n m_n^2 / v_n), v_n the variance of
-    the mean. It is also a ridge of (1 - w) / w.
+    the mean; 1 for K up to 2. It is also a ridge of (1 - w) / w.
 
     Returns:
         (P,).
     """
     ratio = moments.mean.square() / moments.variance.clamp_min(torch.finfo(torch.float64).tiny)
-    return (1 - (moments.total.shape[1] - 2) / ratio.sum(1)).clamp_min(0)
+    return (1 - max(0, moments.total.shape[1] - 2) / ratio.sum(1)).clamp_min(0)
 
 
 def heat(moments: Moments, rates: Tensor, clocks: Tensor) -> Tensor:
@@ -40,7 +40,8 @@ def heat(moments: Moments, rates: Tensor, clocks: Tensor) -> Tensor:
     Equation: tau_0(tau) minimises the unbiased estimate, sum_n r_n exp(-2 r_n tau) ((1 -
     exp(-r_n tau_0))^2 (m_n^2 - v_n) + exp(-2 r_n tau_0) v_n), of the squared error of the gradient
     of the density relative to pi. Without the rates and at tau = 0 it is the choice of a kernel
-    density's bandwidth by least squares; where tau has damped what is uncertain, little is added.
+    density's bandwidth by least squares. It helps most near tau = 0; on the torus it may cost a
+    little where tau has damped what is uncertain.
 
     Args:
         moments: Of K eigenfunctions under P laws.

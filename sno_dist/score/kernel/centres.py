@@ -99,7 +99,7 @@ def bandwidths(samples: Tensor, fitted: Tensor, centres: Centres, deviation: Ten
         deviation: (R,) of each set, which scales the grid; the answer where no sample is left
             that a centre may explain.
     """
-    index = _first(fitted)[:, :ASKED]
+    index = _spread(fitted, ASKED)
     asked = taken(samples, index)
     squares = torch.cdist(
         asked, centres.points, compute_mode="donot_use_mm_for_euclid_dist"
@@ -122,6 +122,13 @@ def bandwidths(samples: Tensor, fitted: Tensor, centres: Centres, deviation: Ten
 def _first(fitted: Tensor) -> Tensor:
     """Indices of the fitted samples in their order, (R, K), then of the others."""
     return torch.argsort(fitted, dim=1, descending=True, stable=True)
+
+
+def _spread(fitted: Tensor, most: int) -> Tensor:
+    """Indices of fitted samples, evenly over all of them where there are more than `most`."""
+    index, counts = _first(fitted), fitted.sum(1, keepdim=True).long()
+    places = torch.arange(min(most, index.shape[1]), device=index.device)
+    return index.gather(1, torch.where(counts > most, places * counts // most, places))
 
 
 def _cells(samples: Tensor, fitted: Tensor, index: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,15 +197,24 @@ class _Fit:
             logs: (R, H) ln p of the members where held out.
         """
         how = self._how
-        estimate = kernel_estimate(self._kernels, self._bandwidth, how.form, how.rank)
-        every = estimate.mapped(lambda values: values.repeat_interleave(how.members, 0))
-        others = -losses(every, members.held_out, "likelihood")
+        others = -losses(self._estimates(members), members.held_out, "likelihood")
         model, kernels, told = (
             values.unflatten(0, (-1, how.members)).flatten(1)
             for values in (logs, others, members.told)
         )
         share = stacking_share(model, kernels, told)
+        estimate = kernel_estimate(self._kernels, self._bandwidth, how.form, how.rank)
         return mixed(rows, rows_of(estimate), share)
+
+    def _estimates(self, members: Members) -> GaussianMixture:
+        """The kernel density estimate of what each member was fitted to, (R, K) components."""
+        how, fitted = self._how, members.fitted
+        lengths = self._sets.lengths.repeat_interleave(how.members)
+        unused = fitted.new_zeros(len(fitted), 1)
+        centres = choose_centres(members.samples, fitted, lengths, "context", unused)
+        deviation = self._variances.sqrt().repeat_interleave(how.members)
+        width = bandwidths(members.samples, fitted, centres, deviation)
+        return kernel_estimate(centres, width, how.form, how.rank)
 
     def _centres(self, members: Members, counts: Tensor) -> Centres:
         """Centres of each member, from its fitted samples but where all samples are centres."""
