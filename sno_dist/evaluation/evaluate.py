@@ -16,7 +16,7 @@ from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
-from sno_dist.judge.find import find_judge
+from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import open_artifact, reuse, write_json, writing
@@ -76,6 +76,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
         "seed": config.seed,
         "shards": manifest.digest,
         "samples": samples.digest,
+        **judge_inputs(config.judge),
         **flatten(config.evaluation, "evaluation"),
     }
     if reuse(folder, KIND, inputs):

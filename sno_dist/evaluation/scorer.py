@@ -85,7 +85,7 @@ class Scorer:
 
     def _compare(self, entry: Entry, condition: Condition, real: Reference) -> DistributionScores:
         k = condition.k
-        groups = groups_of(self._config.sampling, k)
+        groups = groups_of(self._config.sampling, k, condition.method)
         sets = [
             self._reader.take(entry, "model", context_of(self._config.seed, entry, k, group))
             for group in range(groups[-1] + 1)

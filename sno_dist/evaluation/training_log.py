@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ class TrainingLog:
     Args:
         losses: Name -> curve.
         learning: The probe's curve; none where training had none.
+        seconds: What training took, without interruptions.
     """
 
     losses: Mapping[str, Curve] = field(default_factory=dict)
     learning: LearningCurve | None = None
+    seconds: float = 0.0
 
 
 def read_log(run: Path) -> TrainingLog:
@@ -49,8 +52,18 @@ def read_log(run: Path) -> TrainingLog:
     path = run / "logs" / "rank-00000.jsonl"
     if not path.is_file():
         return TrainingLog()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return TrainingLog(losses=_named(rows, "loss/"), learning=_learning(rows))
+    rows = list(_rows(path))
+    steps, seconds = _clock(rows)
+    return TrainingLog(
+        losses=_named(rows, "loss/"), learning=_learning(rows, steps, seconds), seconds=seconds[-1]
+    )
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    for line in path.read_text().splitlines():
+        # a run that is killed may leave a part of a line
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _named(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Curve]:
@@ -65,16 +78,22 @@ def _named(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Curve]:
     }
 
 
-def _learning(rows: Sequence[Mapping[str, Any]]) -> LearningCurve | None:
+def _clock(rows: Sequence[Mapping[str, Any]]) -> Curve:
+    """Steps, and the seconds of training until each."""
+    places, rates = _named(rows, "speed/").get("steps_per_second", ([], []))
+    seconds = np.cumsum(np.diff([0.0, *places]) / np.array(rates))
+    return [0.0, *places], [0.0, *seconds.tolist()]
+
+
+def _learning(
+    rows: Sequence[Mapping[str, Any]], places: Sequence[float], seconds: Sequence[float]
+) -> LearningCurve | None:
     curves = _named(rows, "probe/")
     if not curves:
         return None
     steps = next(iter(curves.values()))[0]
-    places, rates = _named(rows, "speed/")["steps_per_second"]
-    seconds = np.cumsum(np.diff([0.0, *places]) / np.array(rates))
-    minutes = np.interp(steps, [0.0, *places], [0.0, *seconds]) / 60
     return LearningCurve(
         steps=steps,
-        minutes=minutes.tolist(),
+        minutes=(np.interp(steps, places, seconds) / 60).tolist(),
         accuracies={name: values for name, (_, values) in curves.items()},
     )

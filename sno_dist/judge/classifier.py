@@ -136,7 +136,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
             "the classifier cannot be read",
             where=folder,
             got=str(error).splitlines()[0],
-            fix="delete the evaluation's folder and run the stage again",
+            fix="delete this folder and run the stage again",
         ) from error
     network = network.to(device, memory_format=torch.channels_last)  # pyright: ignore
     return Classifier(form, network, torch.tensor(head["mean"]), torch.tensor(head["std"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from sno_dist.runtime.progress import Progress
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import Reader
 
-__all__ = ["find_judge"]
+__all__ = ["find_judge", "judge_inputs"]
 
 KIND = "judge"
 PHASE = "training the judge"
@@ -41,8 +42,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     if settings is None or not judged or manifest.domain != "image":
         return None
     folder = Path(settings.path) if settings.path else run_folder(config) / "judge"
-    inputs = {"shards": manifest.digest}
-    inputs |= flatten(settings.model_copy(update={"path": None}), "judge")
+    inputs = {"shards": manifest.digest, **judge_inputs(settings)}
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
             main = collectives.world().is_main
@@ -52,6 +52,11 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
             if judge is not None:
                 judge.save(target)
     return load_classifier(folder, device())
+
+
+def judge_inputs(settings: Settings | None) -> dict[str, Any]:
+    """What figures of the judge depend on besides the shards: not where it lies."""
+    return flatten(settings.model_copy(update={"path": None}), "judge") if settings else {}
 
 
 def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier | None:

@@ -17,7 +17,7 @@ from sno_dist.runtime import collectives
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.sampling.draw import Drawer
-from sno_dist.sampling.plan import Unit
+from sno_dist.sampling.plan import Unit, evenly
 from sno_dist.shards.reader import Reader
 
 __all__ = ["crossing", "seen_diversity"]
@@ -36,12 +36,12 @@ def seen_diversity(
     """Diversity of generated seen distributions at each guidance weight, over that of real ones.
 
     Diversity is the mean distance between two samples of a distribution, generated over real
-    held-out, averaged over up to DISTRIBUTIONS seen distributions. Distances are of the judge's
+    held-out, averaged over DISTRIBUTIONS seen ones, spread evenly. Distances are of the judge's
     features, which tell a wrong class from variety; of the latent where there is no judge.
 
     **Collective.** Pairs of (weight, distribution) are dealt to ranks.
     """
-    entries = reader.manifest.split("seen")[:DISTRIBUTIONS]
+    entries = evenly(reader.manifest.split("seen"), DISTRIBUTIONS)
     spread = partial(_spread, operator, judge)
     ratios = torch.zeros(len(weights), len(entries), dtype=torch.float64)
     for index in share_of(range(ratios.numel()), PHASE):

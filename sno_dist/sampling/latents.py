@@ -17,7 +17,7 @@ from sno_dist.config.schema import Config
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.accelerator import autocast
 from sno_dist.runtime.rng import generator
-from sno_dist.sampling.plan import Unit, context_of, groups_of, label
+from sno_dist.sampling.plan import Unit, context_of, evenly, groups_of, label
 from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
@@ -80,9 +80,8 @@ class LatentSpace:
 
         Equation: v = sum (n - 1) s^2 / sum (n - 1), s^2 a distribution's own; 1 where that is 0.
         """
-        seen = self._reader.manifest.split("seen")
-        places = np.linspace(0, len(seen) - 1, min(ASKED, len(seen))).round().astype(int)
-        sets = [self._drawn(seen[place], None, 0) for place in places]
+        seen = evenly(self._reader.manifest.split("seen"), ASKED)
+        sets = [self._drawn(entry, None, 0) for entry in seen]
         squares = torch.stack([(own - own.mean(0)).square().sum(0) for own in sets]).sum(0)
         variance = squares / max(1, sum(len(own) - 1 for own in sets))
         return torch.where(variance > 0, variance, 1.0).sqrt()

@@ -2,7 +2,9 @@
 
 A score in closed form from means of eigenfunctions, in the operator's latent space, integrated by
 the operator's solver on its schedule. Each set is whitened first, so that one basis serves them
-all; where it is small, by a covariance that is shrunk to that within seen distributions.
+all; where it is small, by a covariance that is shrunk to that within seen distributions. In more
+than three dimensions, where eigenfunctions of all axes together are too many, the whitened axes are
+taken to be independent: each is a law of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ from sno_dist.shards.reader import Reader
 
 __all__ = ["OismModels"]
 
-ORDERS = {"torus": (32, 8, 4), "ou": (2, 2, 2)}
-"""Orders in 1, 2 and 3 dimensions where the config leaves them open."""
+TOGETHER = 3
+"""Dimensions up to which a law's axes share eigenfunctions."""
+
+ORDERS = {"torus": (32, 8, 4, 8), "ou": (2, 2, 2, 2)}
+"""Orders in 1, 2 and 3 dimensions and of axes apart, where the config leaves them open."""
 
 FUNCTIONS = 1000
 """Eigenfunctions at most: a solve of that size for each of 128 noise levels and each set."""
@@ -47,16 +52,14 @@ class OismModels:
         config: Its sections sampling and training, and the seed.
 
     Raises:
-        ConfigError: If the latent has more than three entries, or the order asks for too many
-            eigenfunctions.
+        ConfigError: If the order asks for too many eigenfunctions.
     """
 
     def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
         self._operator, self._config = operator, config
         self._space = LatentSpace(operator, reader, config)
-        dims = operator.autoencoder.size
-        self._large = _model(config.sampling.oism, dims)
-        self._small = OperatorInformed(up_to(OrnsteinUhlenbeck(), dims, 2))
+        self._large = _model(config.sampling.oism, operator.autoencoder.size)
+        self._small = OperatorInformed(up_to(OrnsteinUhlenbeck(), self._large.basis.dims, 2))
 
     def __call__(self, unit: Unit) -> NDArray[np.generic]:
         """The samples of a unit, (entries, samples, *shape) in data units.
@@ -93,15 +96,22 @@ class OismModels:
         section, axis = self._config.sampling.oism, model.basis.axis
         reach = 0.5 * INNER * axis.period if isinstance(axis, Circle) else None
         white = [_Whitened.of(own, reach) for own in sets]
-        lengths = torch.tensor([len(own) for own in sets])
-        moments = model.measured.moments(torch.cat([own.samples for own in white]), lengths)
+        dims, size = model.basis.dims, white[0].samples.shape[1]
+        apart = size // dims
+        lengths = torch.tensor([len(own) for own in sets]).repeat_interleave(apart)
+        laws = [part for own in white for part in own.samples.split(dims, 1)]
+        moments = model.measured.moments(torch.cat(laws), lengths)
         fit = Fit(model=model, moments=moments, shrinkage=section.shrinkage, ridge=section.ridge)
         schedule = self._operator.schedule
         table, index = fit.tabulate(schedule), torch.from_numpy(law).to(white[0].mean.device)
-        noise = noise_of(streams, model.basis.dims)
-        y = sampler_of(self._config.sampling)(
-            lambda x, t: table(x, t, index), schedule, lambda: noise().to(index.device)
-        ).double()
+        rows = (index[:, None] * apart + torch.arange(apart).to(index)).flatten()
+        noise = noise_of(streams, size)
+
+        def score(x: Tensor, t: Tensor) -> Tensor:
+            return table(x.reshape(-1, dims), t.repeat_interleave(apart), rows).reshape(x.shape)
+
+        sampler = sampler_of(self._config.sampling)
+        y = sampler(score, schedule, lambda: noise().to(index.device)).double()
         if isinstance(axis, Circle):
             y = y - axis.period * (y / axis.period).round()
         mean = torch.stack([own.mean for own in white])[index]
@@ -140,18 +150,12 @@ class _Whitened:
         return cls(y / beyond, mean, beyond * factor)
 
 
-def _model(section: Oism, dims: int) -> OperatorInformed:
-    if dims > 3:
-        raise ConfigError(
-            "operator-informed score matching is for latents of at most 3 entries, as its "
-            "eigenfunctions grow in number as the order to the power of the entries",
-            where="sampling.baselines",
-            got=f"oism in a latent of {dims} entries",
-            fix="drop oism from sampling.baselines",
-        )
+def _model(section: Oism, size: int) -> OperatorInformed:
+    """In as many dimensions as share eigenfunctions: all of a latent's `size`, or 1."""
+    dims = size if size <= TOGETHER else 1
     torus = section.noising == "torus"
     axis = Circle(section.period) if torus else OrnsteinUhlenbeck()
-    order = section.order or ORDERS[section.noising][dims - 1]
+    order = section.order or ORDERS[section.noising][min(size, TOGETHER + 1) - 1]
     basis = up_to(axis, dims, order)
     if len(basis.indices) > FUNCTIONS:
         raise ConfigError(

@@ -17,7 +17,7 @@ from sno_dist.errors import DataError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.manifest import Entry, Manifest, SplitName
 
-__all__ = ["Method", "Unit", "context_of", "groups_of", "label", "plan_units"]
+__all__ = ["Method", "Unit", "context_of", "evenly", "groups_of", "label", "plan_units"]
 
 Method: TypeAlias = Literal["operator"] | Baseline
 
@@ -73,7 +73,9 @@ def plan_units(sampling: Sampling, manifest: Manifest, *, unseen: bool = True) -
         unit
         for method in methods
         for split, k in _conditions(sampling, method, unseen)
-        for unit in _cut(sampling, method, split, k, _some(sampling, manifest.split(split)))
+        for unit in _cut(
+            sampling, method, split, k, evenly(manifest.split(split), sampling.distributions)
+        )
     ]
 
 
@@ -90,10 +92,14 @@ def _conditions(
     return [*known, *(("unseen", k) for k in (*contexts, None))]
 
 
-def groups_of(sampling: Sampling, k: int | None) -> NDArray[np.int64]:
-    """Which context set each of a distribution's samples is drawn for: (samples,)."""
+def groups_of(sampling: Sampling, k: int | None, method: Method = "operator") -> NDArray[np.int64]:
+    """Which context set each of a distribution's samples is drawn for: (samples,).
+
+    There is one whole set, and a model is trained on for one set of a size alone.
+    """
     index = np.arange(sampling.samples)
-    return np.zeros_like(index) if k is None else index // sampling.per_context
+    one = k is None or method == "finetuned"
+    return np.zeros_like(index) if one else index // sampling.per_context
 
 
 def context_of(seed: int, entry: Entry, k: int | None, group: int) -> NDArray[np.int64]:
@@ -104,9 +110,8 @@ def context_of(seed: int, entry: Entry, k: int | None, group: int) -> NDArray[np
     return generator(seed, "context", entry.name, k, group).choice(count, k, replace=False)
 
 
-def _some(sampling: Sampling, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The configured number of distributions, spread evenly over those there are."""
-    limit = sampling.distributions
+def evenly(entries: Sequence[Entry], limit: int | None) -> Sequence[Entry]:
+    """At most so many distributions, spread evenly over those there are; none: all."""
     if limit is None or limit >= len(entries):
         return entries
     return [entries[round(place)] for place in np.linspace(0, len(entries) - 1, limit)]

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from sno_dist.config.load import flatten
 from sno_dist.config.schema import Config
-from sno_dist.judge.find import find_judge
+from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device, start
@@ -100,8 +100,8 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
         "training.precision": training.precision,
         **flatten(config.sampling, "sampling"),
     }
-    if isinstance(config.sampling.guidance, tuple) and config.judge:
-        inputs |= flatten(config.judge, "judge")
+    if isinstance(config.sampling.guidance, tuple):
+        inputs |= judge_inputs(config.judge)
     if {"individual", "finetuned"} & set(config.sampling.baselines):
         inputs |= flatten(training.objective, "training.objective")
         inputs |= {f"training.{name}": getattr(training, name) for name in OPTIMISATION}

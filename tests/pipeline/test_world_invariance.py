@@ -31,12 +31,14 @@ OTHERS = (2, 3)
 # alone, which Adam blows up to whole steps.
 UNSEEN_BY_THE_LOSS = {"embedder.query.bias"}
 BASELINES = (
-    "sampling.baselines=[individual,nearest,kernel]",
+    "sampling.baselines=[individual,finetuned,nearest,kernel,oism]",
     "sampling.individual={steps: 4, group: 15}",
+    "sampling.finetuned={steps: 4, group: 15}",
     "model.base=gaussian",
 )
 OWN = {"k1", "k4", "all"}
-LABELS = OWN | {"individual-all"} | {f"{m}-{k}" for m in ("nearest", "kernel") for k in OWN}
+OFTEN = {f"{method}-{k}" for method in ("nearest", "kernel", "oism") for k in OWN}
+LABELS = OWN | OFTEN | {"individual-all", "finetuned-all", "finetuned-k1"}
 OF_SET_ENCODER = ("embedding.width=16", "embedding.features=4")
 
 

@@ -90,7 +90,8 @@ class Oism(Section):
     order: PositiveInt | None = Field(
         default=None,
         le=64,
-        description="waves along an axis, none: 32, 8, 4 in 1, 2, 3 dimensions; or degree, none: 2",
+        description="waves along an axis, none: 32, 8, 4 in 1, 2, 3 dimensions, 8 beyond, where "
+        "each axis is a law of its own; or degree, none: 2",
     )
     period: PositiveFloat = Field(
         default=8.0, description="torus: deviations of a set that are once around"
@@ -111,7 +112,7 @@ class Oism(Section):
 class Sampling(Section):
     """How samples are drawn and of what."""
 
-    solver: Literal["euler_maruyama", "predictor_corrector", "heun", "dpmpp_2m", "rk45"] = (
+    solver: Literal["euler_maruyama", "predictor_corrector", "ddim", "heun", "dpmpp_2m", "rk45"] = (
         "dpmpp_2m"
     )
     steps: PositiveInt = 16
@@ -138,7 +139,7 @@ class Sampling(Section):
         "distribution; finetuned, the operator's own, trained on; nearest, samples of the seen "
         "distribution with the nearest u; pooled, of all seen ones; resample, the context set "
         "itself; jitter, with a kernel's noise; kernel and oism, closed-form score models of each "
-        "context set, oism in up to 3 dimensions",
+        "context set",
     )
     individual: Individual = Individual()
     finetuned: Finetuned = Finetuned()

@@ -188,14 +188,15 @@ def test_a_set_beyond_the_largest_is_fitted_in_part(root: Path) -> None:
         assert np.abs(population.real(entry) - centres[0]).sum(1).min() < 1e-5
 
 
-def test_large_latents_have_kernel_models(tmp_path: Path) -> None:
+@BOTH
+def test_large_latents_have_closed_forms_too(tmp_path: Path, method: Method) -> None:
     source = np.random.default_rng(0)
     deviation = source.uniform(0.5, 2, 128)
     arrays = {name: shift + source.normal(0, deviation, (120, 128)) for name, shift in
               (("a", 0.0), ("b", 5.0))}  # fmt: skip
     population = Population(arrays_config(tmp_path, arrays, "sampling.samples=400"))
     entries = list(population.manifest.entries)
-    for entry, own in zip(entries, population.drawn("kernel", entries, None), strict=True):
+    for entry, own in zip(entries, population.drawn(method, entries, None), strict=True):
         real = population.real(entry)
         gaps = (own.mean(0) - real.mean(0)) / deviation
         assert np.sqrt(np.square(gaps).mean()) < 0.15

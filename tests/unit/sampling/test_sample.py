@@ -100,12 +100,12 @@ def test_baselines_of_other_settings_are_refused(whole: SampleSet, override: str
 def test_what_a_latent_has_too_many_entries_for_is_refused_before_anything_is_drawn(
     tmp_path: Path,
 ) -> None:
-    rows = np.random.default_rng(0).standard_normal((2, 40, 5))
-    asked = ("sampling.contexts=[1]", "sampling.baselines=[kernel, oism]")
+    rows = np.random.default_rng(0).standard_normal((2, 40, 3))
+    asked = ("sampling.contexts=[1]", "sampling.baselines=[kernel, oism]", "sampling.oism.order=9")
     config = arrays_config(tmp_path, dict(zip("ab", rows, strict=True)), *asked)
     manifest = build_shards(config)
     untrained(config, manifest).save_pretrained(tmp_path / "operator")
     checkpoint = Checkpoint(path=tmp_path / "operator", step=0, digest="untrained")
-    with pytest.raises(ConfigError, match="oism in a latent of 5 entries"):
+    with pytest.raises(ConfigError, match="of order 9 in 3 entries"):
         sample(config, manifest, checkpoint)
     assert not list((tmp_path / "run").rglob("*.tar"))
