@@ -101,9 +101,10 @@ def _count(source: Source, name: str) -> int:
     from sno_dist.shards.sources.folder import FolderSource
     from sno_dist.shards.sources.gaussian_mixture import LatticeSource
     from sno_dist.shards.sources.pairs import PairSource
+    from sno_dist.shards.sources.planar import PlanarSource
 
     match source:
-        case PairSource() | LatticeSource() | DirichletSource():
+        case PairSource() | LatticeSource() | DirichletSource() | PlanarSource():
             return source.counts["model"]
         case FolderSource():
             return len(source.rows[name]["model"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -14,6 +14,7 @@ __all__ = [
     "Folder",
     "GaussianMixture",
     "MnistPairs",
+    "Planar",
     "Shards",
     "Source",
     "Split",
@@ -82,6 +83,19 @@ class Dirichlet(Section):
     reference: PositiveInt = Field(default=1000, description="held-out samples per law")
 
 
+Family = Literal["moons", "circles", "spirals", "swiss_roll", "pinwheel", "checkerboard", "ring"]
+
+
+class Planar(Section):
+    """Laws in the plane with thin structure, each family turned and stretched in many variants."""
+
+    kind: Literal["planar"]
+    families: tuple[Family, ...] = Field(default=get_args(Family), min_length=1)
+    variants: PositiveInt = Field(default=60, description="laws of each family")
+    model: PositiveInt = Field(default=1000, description="samples per law that the model may see")
+    reference: PositiveInt = Field(default=1000, description="held-out samples per law")
+
+
 class Folder(Section):
     """Your own data: image folders, .npy/.npz arrays, or one CSV/Parquet table with a group.
 
@@ -108,7 +122,8 @@ class Folder(Section):
 
 
 Source = Annotated[
-    Digits | MnistPairs | GaussianMixture | Dirichlet | Folder, Field(discriminator="kind")
+    Digits | MnistPairs | GaussianMixture | Dirichlet | Planar | Folder,
+    Field(discriminator="kind"),
 ]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sno_dist.config import schema
-from sno_dist.config.schema import Dirichlet
 from sno_dist.shards.sources.digits import digits_source
 from sno_dist.shards.sources.dirichlet import dirichlet_source
 from sno_dist.shards.sources.folder import folder_source
 from sno_dist.shards.sources.gaussian_mixture import gaussian_mixture_source
 from sno_dist.shards.sources.mnist_pairs import mnist_pairs_source
+from sno_dist.shards.sources.planar import planar_source
 from sno_dist.shards.sources.source import Source
 
 __all__ = ["make_source"]
@@ -35,7 +35,9 @@ def make_source(config: schema.Source, split: schema.Split) -> Source:
             return mnist_pairs_source(config, split)
         case schema.GaussianMixture():
             return gaussian_mixture_source(config, split)
-        case Dirichlet():
+        case schema.Dirichlet():
             return dirichlet_source(config, split)
+        case schema.Planar():
+            return planar_source(config, split)
         case schema.Folder():
             return folder_source(config, split)
