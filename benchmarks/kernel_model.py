@@ -24,12 +24,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import finish, machine
+from benchmarks.rivals import SCHEDULE as NETWORK_SCHEDULE
+from benchmarks.rivals import best_kernels, log_density, train
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.schedule import VariancePreserving
-from sno_dist.errors import RunError
 from sno_dist.score.kernel.model import KernelFit, fit_kernel_models
 from sno_dist.score.memorisation import memorisation
+from sno_dist.score.preconditioned import PreconditionedScore
+from sno_dist.shards.sources.planar import CURVES, FAMILIES, RING, polar
 
 METHODS: dict[str, KernelFit] = {
     "implicit": KernelFit(method="implicit", kernels=False),
@@ -37,7 +40,12 @@ METHODS: dict[str, KernelFit] = {
     "em": KernelFit(method="em", kernels=False),
     "em_kernels": KernelFit(),
 }
-BANDWIDTHS = np.geomspace(0.003, 1.5, 80)
+MARKS = (250, 1000, 4000)
+"""Updates of the network, of 512 samples each."""
+
+ASKED = 500
+"""Test points that tell the network's density, by an ODE for each."""
+
 NODES = 4000
 """Points that a curve is replaced by where its density is computed."""
 
@@ -61,58 +69,11 @@ class Law:
     log_density: Callable[[Tensor], Tensor] | None
 
 
-def curve(path: Callable[[np.ndarray], np.ndarray], noise: float) -> Law:
+def curve(name: str, path: Callable[[np.ndarray], np.ndarray], noise: float) -> Law:
     """A curve of even share on [0, 1), (n,) to (n, 2), and Gaussian noise."""
     nodes = torch.from_numpy(path((np.arange(NODES) + 0.5) / NODES))
     exact = GaussianMixture.isotropic(nodes[None], torch.tensor([noise]).double())
-
-    def draw(count: int, source: np.random.Generator) -> np.ndarray:
-        return path(source.random(count)) + noise * source.standard_normal((count, 2))
-
-    return Law(draw=draw, log_density=lambda x: exact.log_density(x[None])[0])
-
-
-def plane(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Polar coordinates to (n, 2)."""
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-
-
-def moons(share: np.ndarray) -> np.ndarray:
-    """Two half circles, one in the other's opening."""
-    second, angle = share >= 0.5, 2 * np.pi * (share % 0.5)
-    side = np.where(second, -1.0, 1.0)
-    return plane(side, angle) + np.outer(second, [1.0, 0.5])
-
-
-def circles(share: np.ndarray) -> np.ndarray:
-    """Two around 0, of radius 1 and 1/2."""
-    return plane(np.where(share < 0.5, 1.0, 0.5), 4 * np.pi * (share % 0.5))
-
-
-def spirals(share: np.ndarray) -> np.ndarray:
-    """Two arms of a turn and a half."""
-    along = 2 * (share % 0.5)
-    return plane(0.2 + 1.3 * along, 3 * np.pi * along + np.pi * (share < 0.5))
-
-
-def swiss_roll(share: np.ndarray) -> np.ndarray:
-    """A slice of the roll, one and a half turns, scaled to radius 1.5."""
-    angle = 1.5 * np.pi * (1 + 2 * share)
-    return plane(angle / (3 * np.pi), angle)
-
-
-def pinwheel(count: int, source: np.random.Generator) -> np.ndarray:
-    """Five Gaussian blades, bent."""
-    blade = source.normal((1.0, 0.0), (0.3, 0.05), (count, 2))
-    turn = 2 * np.pi / 5 * source.integers(5, size=count) + 0.25 * np.exp(blade[:, 0])
-    return plane(blade[:, 0], turn) + plane(blade[:, 1], turn + np.pi / 2)
-
-
-def checkerboard(count: int, source: np.random.Generator) -> np.ndarray:
-    """The eight black squares of a board of four by four of side 1/2 around 0."""
-    row, place = source.integers(4, size=count), source.integers(2, size=count)
-    corner = np.stack([2 * place + row % 2, row], 1)
-    return (corner + source.random((count, 2))) / 2 - 1
+    return Law(draw=FAMILIES[name], log_density=lambda x: exact.log_density(x[None])[0])
 
 
 def checkerboard_density(x: Tensor) -> Tensor:
@@ -123,47 +84,23 @@ def checkerboard_density(x: Tensor) -> Tensor:
 
 
 def ring() -> Law:
-    """Eight Gaussians of deviation 0.08 on a circle of radius 1."""
-    centres = plane(np.ones(8), np.arange(8) * np.pi / 4)
-    exact = GaussianMixture.isotropic(torch.from_numpy(centres)[None], torch.tensor([0.08]))
-
-    def draw(count: int, source: np.random.Generator) -> np.ndarray:
-        return centres[source.integers(8, size=count)] + source.normal(0, 0.08, (count, 2))
-
-    return Law(draw=draw, log_density=lambda x: exact.log_density(x[None])[0])
+    """Eight Gaussians on a circle."""
+    centres, deviation = RING
+    exact = GaussianMixture.isotropic(torch.from_numpy(centres)[None], torch.tensor([deviation]))
+    return Law(draw=FAMILIES["ring"], log_density=lambda x: exact.log_density(x[None])[0])
 
 
 def laws() -> dict[str, Law]:
     """All, by name."""
     return {
-        "moons": curve(moons, 0.05),
-        "circles": curve(circles, 0.04),
-        "spirals": curve(spirals, 0.04),
-        "swiss_roll": curve(swiss_roll, 0.04),
-        "pinwheel": Law(draw=pinwheel, log_density=None),
-        "checkerboard": Law(draw=checkerboard, log_density=checkerboard_density),
+        **{name: curve(name, *own) for name, own in CURVES.items()},
+        "pinwheel": Law(draw=FAMILIES["pinwheel"], log_density=None),
+        "checkerboard": Law(draw=FAMILIES["checkerboard"], log_density=checkerboard_density),
         "ring": ring(),
     }
 
 
 # -------------------------------------------------------------------------------- cells
-
-
-def best_kernels(train: Tensor, test: Tensor) -> tuple[float, float]:
-    """The bandwidth that is best on the test set, and its mean log density there.
-
-    Raises:
-        RunError: If it lies at an end of the grid, where it is not the best there is.
-    """
-    squares = torch.cdist(test, train).square()
-    told = []
-    for width in BANDWIDTHS.tolist():
-        scale = math.log(2 * math.pi * width**2 * len(train))
-        told.append(float((-0.5 * squares / width**2).logsumexp(1).mean()) - scale)
-    best = int(np.argmax(told))
-    if best in (0, len(told) - 1):
-        raise RunError("the best bandwidth lies at an end of the grid", got=BANDWIDTHS[best])
-    return float(BANDWIDTHS[best]), told[best]
 
 
 def sampled(mixture: GaussianMixture, count: int, source: np.random.Generator) -> Tensor:
@@ -217,8 +154,42 @@ def cell(law: Law, size: int, seeds: int, held_out: int, drawn: int) -> dict[str
             "seconds": seconds,
             **copied(samples, train, test),
         }
+    row["network"] = network(train_sets=train, test=test, drawn=drawn)
     row["empirical"] = copied([repeated(own, drawn, sources[0]) for own in train], train, test)
     return row
+
+
+def network(train_sets: Sequence[Tensor], test: Tensor, drawn: int) -> dict[str, Any]:
+    """A score network trained on each set, with as many updates as are best on the test set."""
+    told, seconds, updates, samples = [], [], [], []
+    for seed, (own, fresh) in enumerate(zip(train_sets, test, strict=True)):
+        found = []
+        for step, (spent, model) in zip(MARKS, train(own, MARKS, seed), strict=True):
+            found.append((float(log_density(model, fresh[:ASKED]).mean()), step, spent, model))
+        best, step, spent, model = max(found, key=lambda each: each[0])
+        told.append(best)
+        updates.append(step)
+        seconds.append(spent)
+        samples.append(flowed(model, drawn, np.random.default_rng([5, seed])))
+    return {
+        "log_density": told,
+        "updates": updates,
+        "seconds": float(np.mean(seconds)),
+        **copied(samples, train_sets, test),
+    }
+
+
+def flowed(model: PreconditionedScore, count: int, source: np.random.Generator) -> Tensor:
+    """(count, 2) from a trained network."""
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model.score(x, x, t)
+
+    def noise() -> Tensor:
+        return torch.from_numpy(source.standard_normal((count, 2))).float()
+
+    return Sampler(steps=32)(score, NETWORK_SCHEDULE, noise).double()
 
 
 def copied(
@@ -244,7 +215,7 @@ def many(count: int, size: int, looped: int) -> dict[str, Any]:
     law, sets = ring(), []
     for _ in range(count):
         turn, (a, b) = source.uniform(0, np.pi), source.uniform(0.5, 2, 2)
-        basis = plane(np.array([a, b]), np.array([turn, turn + np.pi / 2]))
+        basis = polar(np.array([a, b]), np.array([turn, turn + np.pi / 2]))
         sets.append(torch.from_numpy(law.draw(size, source) @ basis))
 
     def fitted(part: slice) -> tuple[GaussianMixture, float]:
@@ -278,13 +249,16 @@ def many(count: int, size: int, looped: int) -> dict[str, Any]:
 def table(cells: Sequence[dict[str, Any]]) -> str:
     """Means over seeds, and in how many of them a method beats the rival."""
     head = f"{'law':<13}{'n':>5}{'truth':>8}{'kernels':>9}"
-    lines = [head + "".join(f"{name:>20}" for name in METHODS) + f"{'copies: em, chance, own':>26}"]
+    names = "".join(f"{name:>20}" for name in METHODS) + f"{'network':>19}"
+    lines = [head + names + f"{'copies: em, chance, own':>26}"]
     for row in cells:
         truth = "" if row["truth"] is None else f"{row['truth']:.3f}"
         line = f"{row['law']:<13}{row['size']:>5}{truth:>8}{np.mean(row['kernels']):>9.3f}"
         for own in row["methods"].values():
             told, wins = np.mean(own["log_density"]), f"{own['wins']}/{len(own['log_density'])}"
             line += f"{told:>9.3f} {wins} {own['seconds']:>5.1f}s"
+        told, seconds = np.mean(row["network"]["log_density"]), row["network"]["seconds"]
+        line += f"{told:>12.3f} {seconds:>5.1f}s"
         em, plain = row["methods"]["em"], row["empirical"]
         copies = f"{em['copies']:.2f}, {em['fresh_copies']:.2f}, {plain['copies']:.2f}"
         lines.append(line + f"{copies:>26}")
@@ -301,7 +275,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=3000)
     parser.add_argument("--drawn", type=int, default=1000, help="samples of each fitted model")
     parser.add_argument("--laws", type=int, default=1000)
-    parser.add_argument("--looped", type=int, default=300)
+    parser.add_argument("--looped", type=int, default=1000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cells = []

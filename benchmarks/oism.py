@@ -15,25 +15,21 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import finish, machine
-from sno_dist.diffusion import likelihood
+from benchmarks.rivals import SCHEDULE, best_kernels, log_density, train
 from sno_dist.diffusion.axes import Axis, Circle, OrnsteinUhlenbeck
 from sno_dist.diffusion.covariance import Spectral
 from sno_dist.diffusion.eigenfunctions import Eigenfunctions, Moments, up_to
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
-from sno_dist.diffusion.objective import times, weights
-from sno_dist.diffusion.schedule import VarianceExploding
 from sno_dist.diffusion.uniform import UniformMixture
-from sno_dist.nn.layers import mlp
 from sno_dist.score.oism import Fit, OperatorInformed, series_score
 from sno_dist.score.preconditioned import PreconditionedScore
 from sno_dist.score.shrinkage import Shrinkage
@@ -49,7 +45,6 @@ RULES: tuple[tuple[str, Shrinkage, float], ...] = (
     ("stein", "stein", 0.0),
     ("heat", "heat", 1e-4),
 )
-SCHEDULE = VarianceExploding(5.0)
 Field = Callable[[Tensor, float], Tensor]
 """(P, B, D) points and the square of a level to (P, B, D) scores of P fits of one law."""
 
@@ -192,50 +187,6 @@ def growth(
 # ------------------------------------------------------------------------------ network
 
 
-class Plain(nn.Module):
-    """A perceptron of x and the noise coordinate."""
-
-    def __init__(self, dims: int, width: int = 128, depth: int = 3) -> None:
-        super().__init__()
-        self.body = mlp(dims + 1, width, depth, dims, nn.SiLU)
-
-    def forward(self, u: Tensor, x: Tensor, c: Tensor) -> Tensor:
-        """U is not used: there is one law."""
-        del u
-        return self.body(torch.cat([x, c[:, None]], 1))
-
-
-def train(data: Tensor, marks: Sequence[int], seed: int) -> list[tuple[float, PreconditionedScore]]:
-    """Denoising score matching on one law's samples.
-
-    Returns:
-        At each mark, in steps, the seconds of training until then and the averaged network.
-    """
-    torch.manual_seed(seed)
-    model = PreconditionedScore(Plain(data.shape[1]), SCHEDULE, "edm")
-    average = deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    found, spent, data = [], 0.0, data.float()
-    start = time.process_time()
-    for step in range(1, max(marks) + 1):
-        x = data[torch.randint(len(data), (512,))]
-        t = times(torch.rand(512), SCHEDULE, "lognormal", -1.2, 1.2)
-        noise = torch.randn_like(x)
-        noised = x + SCHEDULE.sigma(t)[:, None] * noise
-        loss = ((model(x, noised, t) - noise).square().mean(1) * weights(t, SCHEDULE, "edm")).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(new, max(1e-3, 1 / step))
-        if step in marks:
-            spent += time.process_time() - start
-            found.append((spent, deepcopy(average)))
-            start = time.process_time()
-    return found
-
-
 def network_field(model: PreconditionedScore) -> Field:
     """Its score; at no noise it has none."""
 
@@ -250,18 +201,6 @@ def network_field(model: PreconditionedScore) -> Field:
 
 
 # -------------------------------------------------------------------------- comparisons
-
-
-def kernel_density(samples: Tensor, test: Tensor) -> float:
-    """Mean log density of the test points, at the bandwidth that is best for these."""
-    squares = torch.cdist(test, samples).square()
-    dims, count = test.shape[1], len(samples)
-    best = -math.inf
-    for bandwidth in np.geomspace(0.03, 1, 40):
-        scale = math.log(count) + 0.5 * dims * math.log(2 * math.pi * bandwidth**2)
-        logs = (-0.5 * squares / bandwidth**2).logsumexp(1) - scale
-        best = max(best, float(logs.mean()))
-    return best
 
 
 def compare(
@@ -286,7 +225,7 @@ def compare(
             "errors": medians(errors(closed_form(fit), law, 1, axis.period)),
             "log_density": float(fit.log_density(test[None]).mean()),
             "log_density_raw": float(raw.log_density(test[None]).mean()),
-            "log_density_kernel": kernel_density(own, test),
+            "log_density_kernel": best_kernels(own, test)[1],
             "network": [],
         }
         for step, (spent, network) in zip(marks, train(own, marks, seed), strict=True):
@@ -295,12 +234,7 @@ def compare(
                 {"step": step, "seconds": spent, "errors": medians(errors(field, law, 1, None))}
             )
             if step == max(marks):
-
-                def score(x: Tensor, t: Tensor, network: PreconditionedScore = network) -> Tensor:
-                    return network.score(x, x, t)
-
-                logs = likelihood.log_density(score, SCHEDULE, test, tolerance=1e-4)
-                row["log_density_network"] = float(logs.mean())
+                row["log_density_network"] = float(log_density(network, test).mean())
         rows.append(row)
     return {
         "order": order,

@@ -3,9 +3,10 @@
 Each run is made by the command that a user types, on one thread, with and without `model.base`,
 over several seeds; every few updates a checkpoint is kept. Of each the denoising loss is taken on
 distributions that training never met, with contexts and targets from disjoint samples and the same
-noise for all. Both runs of a seed meet the same batches and train the same autoencoder, whose
-gradient the score has no share of. Steps saved: where the plain run ends, the updates at which the
-other was there, by straight lines between checkpoints.
+noise for all, and on images the accuracy of samples. Both runs of a seed meet the same batches and
+train the same autoencoder, whose gradient the score has no share of. Steps saved: the updates at
+which the run with the base was where the plain one is after a quarter, a half and all of its own,
+by straight lines between checkpoints, each the mean of itself and its neighbours.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from benchmarks import finish, machine
 from sno_dist.config.load import load_config
 from sno_dist.diffusion.objective import weights
 from sno_dist.diffusion.schedule import like
+from sno_dist.evaluation.training_log import read_log
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.manifest import Manifest, open_manifest
 from sno_dist.shards.reader import Reader
 
 LEVELS = np.exp(-0.6 + 1.4 * np.array([-1.6, -1.0, -0.6, -0.2, 0.2, 0.6, 1.0, 1.6]))
-"""sigma / alpha: over the law by which training draws them."""
+"""sigma / alpha: over the law by which training draws them by default."""
 TARGETS = 64
 BASES = ("none", "gaussian")
 
@@ -59,7 +61,13 @@ class Data:
 
 
 POPULATIONS = {
-    "digits": Data(config="configs/digits.yaml", steps=600, every=50, contexts=(1, 32)),
+    "digits": Data(
+        config="configs/digits.yaml",
+        steps=600,
+        every=50,
+        contexts=(1, 32),
+        overrides=("training.probe.every=100",),
+    ),
     # Contexts of a fixed embedding tell the base alone.
     "lattice": Data(
         config="configs/gmm2d.yaml",
@@ -142,9 +150,26 @@ def reached(curve: Sequence[dict[str, float]], key: str, goal: float) -> float |
     return None
 
 
+def smoothed(curve: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Each checkpoint's losses as the mean of its own and its neighbours'."""
+    found = []
+    for place, point in enumerate(curve):
+        near = curve[max(0, place - 1) : place + 2]
+        means = {key: float(np.mean([own[key] for own in near])) for key in point}
+        found.append(means | {"step": point["step"]})
+    return found
+
+
+def accuracy(work: Path, name: str, seed: int, base: str) -> dict[str, Any] | None:
+    """The probe's curve of a run; none where it had none."""
+    learning = read_log(work / f"{name}-{base}-{seed}").learning
+    return None if learning is None else {"steps": learning.steps, **learning.accuracies}
+
+
 def compare(plain: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Updates to the loss that the plain run has after a quarter, a half, and all of its steps."""
     found: dict[str, Any] = {}
+    plain, other = smoothed(plain), smoothed(other)
     for key in plain[0].keys() - {"step"}:
         found[key] = {}
         for share in (0.25, 0.5, 1.0):
@@ -185,6 +210,11 @@ def main() -> None:
             "overrides": list(data.overrides),
             "curves": {
                 f"{base}-{seed}": curves[name, seed, base]
+                for base in BASES
+                for seed in arguments.seeds
+            },
+            "accuracy": {
+                f"{base}-{seed}": accuracy(arguments.work, name, seed, base)
                 for base in BASES
                 for seed in arguments.seeds
             },
