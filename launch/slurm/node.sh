@@ -8,11 +8,15 @@ port=$2
 shift 2
 ranks=${RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 
+# Another engine: its file, and further words for the launcher.
+file=${ACCELERATE_CONFIG:-launch/accelerate/n_nodes.yaml}
+read -ra options <<<"${ACCELERATE_OPTIONS-}"
+
 # What the launcher hands on to its ranks, and for how long it then waits before it kills them.
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2
 export PET_SHUTDOWN_TIMEOUT=280
 
-accelerate launch --config_file launch/accelerate/n_nodes.yaml \
+accelerate launch --config_file "$file" ${options[@]+"${options[@]}"} \
   --num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" \
   --num_processes $((SLURM_NNODES * ranks)) \
   --main_process_ip "$host" --main_process_port "$port" \

@@ -93,6 +93,18 @@ def test_each_node_is_told_its_place_in_one_world(checkout: Checkout) -> None:
     assert told == [{**same, "--machine_rank": rank} for rank in ("0", "1")]
 
 
+def test_a_site_may_name_another_engine(checkout: Checkout) -> None:
+    zero = "launch/deepspeed/zero2.json"
+    site = {"ACCELERATE_OPTIONS": f"--deepspeed_config_file {zero}"}
+    site["ACCELERATE_CONFIG"] = "launch/accelerate/deepspeed.yaml"
+    checkout.run("stage.sbatch", "train", *WORDS, **site)
+    for call in checkout.calls("accelerate"):
+        told = options(call)
+        assert told["--config_file"] == site["ACCELERATE_CONFIG"]
+        assert told["--deepspeed_config_file"] == zero
+        assert call[call.index("-m") :] == ["-m", "sno_dist", "train", *WORDS]
+
+
 def test_a_node_whose_address_slurm_hides_is_met_by_its_name(checkout: Checkout) -> None:
     assert checkout.run("stage.sbatch", "train", PRIVATE="yes").returncode == 0
     assert options(checkout.calls("accelerate")[0])["--main_process_ip"] == "a7"

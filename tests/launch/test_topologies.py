@@ -41,18 +41,13 @@ def test_a_machines_ranks_are_counted_by_the_file_alone(topology: str, ranks: in
     assert told == [f"rank {rank} of {ranks}" for rank in range(ranks)]
 
 
-def test_a_signal_to_one_nodes_task_alone_stops_both_nodes_at_one_saved_step(
-    tmp_path: Path,
-) -> None:
-    run = tmp_path / "run"
-    words = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=100000")
-    for stage in ("build-shards", "fit-embedding"):
-        assert start(tmp_path / "streams", stage, *words).end().code == 0
-    place = {"SLURM_NNODES": "2", "RANKS_PER_NODE": "1"}
+def two_nodes(*words: str, **site: str) -> list[subprocess.Popen[str]]:
+    """The tasks of a job's two nodes, here on one machine, a rank each."""
+    place = {"SLURM_NNODES": "2", "RANKS_PER_NODE": "1", **site}
     port = str(free_port())
-    nodes = [
+    return [
         subprocess.Popen(
-            ["bash", "launch/slurm/node.sh", "127.0.0.1", port, "train", *words],
+            ["bash", "launch/slurm/node.sh", "127.0.0.1", port, *words],
             cwd=ROOT,
             env={**ENVIRONMENT, **place, "SLURM_NODEID": str(node)},
             stdout=subprocess.PIPE,
@@ -61,6 +56,37 @@ def test_a_signal_to_one_nodes_task_alone_stops_both_nodes_at_one_saved_step(
         )
         for node in range(2)
     ]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("fsdp2", ""),
+        ("deepspeed", "--deepspeed_config_file launch/deepspeed/zero2.json"),
+    ],
+)
+def test_nodes_share_what_an_engine_shares(tmp_path: Path, file: str, words: str) -> None:
+    run = tmp_path / "run"
+    line = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=3")
+    site = {"ACCELERATE_CONFIG": f"launch/accelerate/{file}.yaml", "ACCELERATE_OPTIONS": words}
+    for stage in ("build-shards", "fit-embedding"):
+        assert start(tmp_path / "streams", stage, *line).end().code == 0
+    nodes = two_nodes("train", *line, **site)
+    errors = [node.communicate(timeout=200)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert json.loads((run / "provenance.json").read_text())["ranks"] == 2
+    assert (run / "training/step-00000003/COMPLETE").is_file()
+
+
+def test_a_signal_to_one_nodes_task_alone_stops_both_nodes_at_one_saved_step(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    words = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=100000")
+    for stage in ("build-shards", "fit-embedding"):
+        assert start(tmp_path / "streams", stage, *words).end().code == 0
+    nodes = two_nodes("train", *words)
     try:
         wait_for((run / "logs/rank-00000.jsonl").is_file, 90)
     finally:
