@@ -40,7 +40,7 @@ METHODS: dict[str, KernelFit] = {
     "em": KernelFit(method="em", kernels=False),
     "em_kernels": KernelFit(),
 }
-MARKS = (250, 1000, 4000)
+MARKS = (250, 1000)
 """Updates of the network, of 512 samples each."""
 
 ASKED = 500

@@ -16,6 +16,7 @@ from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
+from sno_dist.evaluation.training_log import learning_of
 from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
@@ -63,7 +64,8 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     """Evaluate the samples of a config, or find them evaluated.
 
     Raises:
-        DataError: If a distribution has too few real samples for the figures.
+        DataError: If a distribution has too few real samples for the figures, or a run that is to
+            be shown beside has no learning curve.
         ArtifactError: If the run's folder holds a report of other samples, or lacks the
             checkpoint whose score can be compared with the exact one.
         Preempted: If the run was asked to stop.
@@ -82,6 +84,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     if reuse(folder, KIND, inputs):
         return open_report(config)
     began = time.monotonic()
+    beside = learning_of(config.evaluation.beside)
     judge = find_judge(config, manifest)
     with writing(folder, KIND, inputs) as target:
         mine = Scorer(config, manifest, samples, judge).share()
@@ -99,7 +102,9 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
             if error is not None:
                 summary["score_error"] = error
             write_json(target / SUMMARY, summary)
-            (target / PAGE).write_text(render(compose(config, manifest, samples, scores, summary)))
+            (target / PAGE).write_text(
+                render(compose(config, manifest, samples, scores, summary, beside))
+            )
             _record_hparams(config, summary)
     return open_report(config)
 

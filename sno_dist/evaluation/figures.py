@@ -26,10 +26,14 @@ __all__ = [
     "spectrum",
 ]
 
+LEARNED = {"seen": "seen", "unseen": "unseen", "unseen_one": "unseen, K = 1"}
+"""What a probe names its curves, and how they are labelled."""
+
 POINTS = 400
+"""Points of a curve at most: more cannot be seen and make the page heavy."""
+
 MOST_NEIGHBOURS = 2000
 """Embeddings for which t-SNE takes seconds."""
-"""Points of a curve at most: more cannot be seen and make the page heavy."""
 
 
 def accuracy_by_k(summary: Mapping[str, Any]) -> str | None:
@@ -181,26 +185,37 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str
         return svg(figure, "Training curves")
 
 
-def learning_curve(learning: LearningCurve) -> str:
-    """Accuracy of a few generated samples against updates, and against the time that they took."""
-    names = {"seen": "seen", "unseen": "unseen", "unseen_one": "unseen, K = 1"}
+def learning_curve(learning: LearningCurve, beside: Mapping[str, LearningCurve]) -> str:
+    """Accuracy of a few generated samples against updates, and against the time that they took.
+
+    Args:
+        learning: The run's.
+        beside: Those of other runs, by name, dotted.
+    """
     with mpl.rc_context(STYLE):
         figure = blank(5.6, 3.0)
-        for place, (title, x) in enumerate(
-            (("updates", learning.steps), ("minutes", learning.minutes)), start=1
-        ):
+        for place, title in enumerate(("updates", "minutes"), start=1):
             axes = figure.add_subplot(1, 2, place)
-            for name, values in learning.accuracies.items():
-                split, _, one = name.partition("_")
-                dash = "--" if one else "-"
-                share = 100 * np.asarray(values)
-                axes.plot(x, share, color=COLOURS[split], linestyle=dash, label=names[name])
+            _accuracies(axes, title, learning, {"seen": "-", "unseen": "-", "unseen_one": "--"})
+            for name, other in beside.items():
+                _accuracies(axes, title, other, {"seen": ":", "unseen": ":"}, f", {name}")
             axes.set(xlabel=title, ylim=(0, 101))
             axes.locator_params(axis="x", nbins=4)
             if place == 1:
                 axes.set_ylabel("accuracy, %")
                 axes.legend(loc="lower right")
         return svg(figure, "Accuracy while training")
+
+
+def _accuracies(
+    axes: Axes, unit: str, learning: LearningCurve, dashes: Mapping[str, str], ending: str = ""
+) -> None:
+    x = learning.steps if unit == "updates" else learning.minutes
+    for name, dash in dashes.items():
+        if name in learning.accuracies:
+            share = 100 * np.asarray(learning.accuracies[name])
+            label = LEARNED[name] + ending
+            axes.plot(x, share, color=COLOURS[name.partition("_")[0]], linestyle=dash, label=label)
 
 
 def score_errors(error: Mapping[str, Any]) -> str:

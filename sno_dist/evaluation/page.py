@@ -15,7 +15,7 @@ from sno_dist.evaluation.cards import WHOLE, Cards
 from sno_dist.evaluation.conditions import Condition
 from sno_dist.evaluation.report import Embeddings, ReportPage
 from sno_dist.evaluation.score import DistributionScores
-from sno_dist.evaluation.training_log import read_log
+from sno_dist.evaluation.training_log import LearningCurve, read_log
 from sno_dist.runtime.provenance import describe
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Manifest
@@ -31,6 +31,7 @@ def compose(
     samples: SampleSet,
     scores: Sequence[DistributionScores],
     summary: Mapping[str, Any],
+    beside: Mapping[str, LearningCurve],
 ) -> ReportPage:
     """The report's content.
 
@@ -40,6 +41,7 @@ def compose(
         samples: What was drawn.
         scores: Of every distribution, K and method.
         summary: The content of summary.json.
+        beside: Learning curves of other runs, by name.
     """
     log = read_log(run_folder(config))
     known = {(s.name, Condition(method=s.method, k=s.k)): s for s in scores}
@@ -63,6 +65,7 @@ def compose(
         embeddings=_map(manifest, samples),
         curves=log.losses,
         learning=log.learning,
+        beside=beside,
         spectrum=_spectrum(run_folder(config)),
         config=dump(config),
         provenance=describe({"shards": manifest.digest, "samples": samples.digest}),

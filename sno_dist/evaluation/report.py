@@ -55,6 +55,7 @@ class ReportPage:
         embeddings: The map; none: not shown.
         curves: Name -> (steps, values) of training scalars.
         learning: Accuracy while training went on; none: not shown.
+        beside: That of other runs, by name.
         spectrum: "eigenvalues", "components" and "noise" of a kernel embedding; none: not shown.
         config: The run's configuration as YAML.
         provenance: What made this, by name: command, commit, versions, world.
@@ -67,6 +68,7 @@ class ReportPage:
     embeddings: Embeddings | None = None
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     learning: LearningCurve | None = None
+    beside: Mapping[str, LearningCurve] = field(default_factory=dict)
     spectrum: Mapping[str, Any] | None = None
     config: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -143,7 +145,7 @@ def _rare(page: ReportPage) -> dict[str, str]:
         near = figures.embedding_map(lone.points, lone.names, lone.splits, neighbours=True)
         charts |= {"Neighbours among the embeddings": near} if near else {}
     if page.learning:
-        charts["Accuracy while training"] = figures.learning_curve(page.learning)
+        charts["Accuracy while training"] = figures.learning_curve(page.learning, page.beside)
     if fit := page.spectrum:
         charts["Spectrum of the embedding"] = figures.spectrum(
             fit["eigenvalues"], fit["components"], fit["noise"]

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LearningCurve", "TrainingLog", "read_log"]
+from sno_dist.errors import DataError
+
+__all__ = ["LearningCurve", "TrainingLog", "learning_of", "read_log"]
 
 Curve = tuple[list[float], list[float]]
 """Steps, values."""
@@ -45,6 +47,25 @@ class TrainingLog:
     losses: Mapping[str, Curve] = field(default_factory=dict)
     learning: LearningCurve | None = None
     seconds: float = 0.0
+
+
+def learning_of(folders: Sequence[str]) -> dict[str, LearningCurve]:
+    """Run -> learning curve, of some runs' folders.
+
+    Raises:
+        DataError: If one has none.
+    """
+    found = {}
+    for run in map(Path, folders):
+        learning = read_log(run).learning
+        if learning is None:
+            raise DataError(
+                "a run has no learning curve to show",
+                where=run,
+                fix="name a folder whose training had training.probe.every above 0",
+            )
+        found[run.name] = learning
+    return found
 
 
 def read_log(run: Path) -> TrainingLog:

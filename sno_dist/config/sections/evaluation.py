@@ -36,6 +36,9 @@ class Evaluation(Section):
         default=200, description="of the test whether MMD is beyond chance; 0: no test"
     )
     neighbours: PositiveInt = Field(default=3, description="k of the recall's manifold")
+    beside: tuple[str, ...] = Field(
+        default=(), description="folders of other runs, whose learning curves the report shows too"
+    )
     bootstrap: PositiveInt = Field(default=1000, description="resamples for the intervals")
     score_levels: tuple[PositiveFloat, ...] = Field(
         default=(0.1, 0.2, 0.4, 0.8, 1.6),

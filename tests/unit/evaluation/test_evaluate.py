@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
-from sno_dist.errors import ConfigError, Preempted
+from sno_dist.errors import ConfigError, DataError, Preempted
 from sno_dist.evaluation.evaluate import Report, evaluate
 from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
@@ -133,6 +133,13 @@ def test_where_no_density_is_known_or_none_is_asked_for_there_is_no_error(run: R
         "model.autoencoder={kind: mlp}",
     ):
         assert score_error(lattice(root, override), run.manifest, run.samples) is None
+
+
+def test_a_run_beside_without_a_learning_curve_is_told(run: Run, tmp_path: Path) -> None:
+    config = lattice(Path(run.samples.path).parents[1], f"evaluation.beside=[{tmp_path}/other]")
+    config = config.model_copy(update={"run": str(tmp_path / "run")})
+    with pytest.raises(DataError, match=r"no learning curve to show \| at: .*other"):
+        evaluate(config, run.manifest, run.samples)
 
 
 def test_a_level_beyond_the_schedule_is_told(run: Run) -> None:

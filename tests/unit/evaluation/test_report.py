@@ -109,6 +109,11 @@ def full_page() -> ReportPage:
             minutes=[0.5, 1.5],
             accuracies={"seen": [0.1, 0.6], "unseen": [0.1, 0.5], "unseen_one": [0.0, 0.2]},
         ),
+        beside={
+            "of <the> paper": LearningCurve(
+                steps=[5, 30], minutes=[0.1, 2.0], accuracies={"seen": [0.1, 0.3]}
+            )
+        },
         spectrum={"eigenvalues": [1.0, 0.1, 1e-3, 1e-9], "components": 2, "noise": 1e-2},
         config="name: <script>alert(1)</script>",
         provenance={"commit": "abc & def"},
@@ -206,6 +211,16 @@ def test_the_spectrum_marks_what_is_kept_and_is_cut_where_it_is_long() -> None:
     assert "component, of 5000" in svg
     assert svg.count("<use") < 200
     assert "dropped" not in figures.spectrum([1.0, 0.5], 2, 0.0)
+
+
+def test_another_run_s_learning_is_drawn_beside() -> None:
+    own = LearningCurve(steps=[1, 2], minutes=[1, 2], accuracies={"unseen_one": [0.1, 0.2]})
+    other = LearningCurve(
+        steps=[1, 2], minutes=[1, 2], accuracies={"seen": [0.1, 0.2], "unseen_one": [0.1, 0.2]}
+    )
+    svg = figures.learning_curve(own, {"paper": other})
+    assert [svg.count(f">{label}<") for label in ("unseen, K = 1", "seen, paper")] == [1, 1]
+    assert svg.count(", paper<") == 1
 
 
 def test_one_split_alone_has_an_error_of_the_score() -> None:
