@@ -4,8 +4,9 @@ On laws in the plane, for each size of a training set and over several seeds: th
 density of fits by implicit score matching, likelihood and expectation-maximisation, each without
 and the last also with the kernel density estimate mixed in, which is the default; the seconds of a
 fit; and whether samples repeat the training set, beside samples of the empirical law's own noised
-score. The rival estimate sees all training samples and chooses its bandwidth on the test set, which
-no method can; a fit leaves a part out. Then many laws fitted in one call and one after another.
+score. On some seeds a score network is trained too. Both rivals see all training samples, and the
+test set chooses the estimate's bandwidth and the network's number of updates, which no method can; a
+fit leaves a part out. Then many laws fitted in one call and one after another.
 Seconds are the processor's, of one thread, so that what else the machine does counts in none.
 """
 
@@ -40,7 +41,7 @@ METHODS: dict[str, KernelFit] = {
     "em": KernelFit(method="em", kernels=False),
     "em_kernels": KernelFit(),
 }
-MARKS = (250, 1000)
+MARKS = (1000, 4000, 8000)
 """Updates of the network, of 512 samples each."""
 
 ASKED = 500
@@ -127,8 +128,10 @@ def repeated(train: Tensor, count: int, source: np.random.Generator) -> Tensor:
     return scale * drawn
 
 
-def cell(law: Law, size: int, seeds: int, held_out: int, drawn: int) -> dict[str, Any]:
-    """All methods on `seeds` training sets of one size of one law."""
+def cell(
+    law: Law, size: int, seeds: int, held_out: int, drawn: int, networks: int
+) -> dict[str, Any]:
+    """All methods on `seeds` training sets of one size of one law, networks on the first few."""
     sources = [np.random.default_rng([size, seed]) for seed in range(seeds)]
     train = [torch.from_numpy(law.draw(size, source)) for source in sources]
     test = torch.stack([torch.from_numpy(law.draw(held_out, source)) for source in sources])
@@ -154,7 +157,7 @@ def cell(law: Law, size: int, seeds: int, held_out: int, drawn: int) -> dict[str
             "seconds": seconds,
             **copied(samples, train, test),
         }
-    row["network"] = network(train_sets=train, test=test, drawn=drawn)
+    row["network"] = network(train[:networks], test[:networks], drawn)
     row["empirical"] = copied([repeated(own, drawn, sources[0]) for own in train], train, test)
     return row
 
@@ -274,6 +277,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--held-out", type=int, default=3000)
     parser.add_argument("--drawn", type=int, default=1000, help="samples of each fitted model")
+    parser.add_argument("--networks", type=int, default=1, help="seeds that train a network too")
     parser.add_argument("--laws", type=int, default=1000)
     parser.add_argument("--looped", type=int, default=1000)
     arguments = parser.parse_args()
@@ -282,7 +286,7 @@ def main() -> None:
     for name in arguments.only:
         law = laws()[name]
         for size in arguments.samples:
-            sizes = (arguments.seeds, arguments.held_out, arguments.drawn)
+            sizes = (arguments.seeds, arguments.held_out, arguments.drawn, arguments.networks)
             cells.append({"law": name, **cell(law, size, *sizes)})
             print(table(cells[-1:]), flush=True)
     print(table(cells))
