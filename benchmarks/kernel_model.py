@@ -5,8 +5,8 @@ density of fits by implicit score matching, likelihood and expectation-maximisat
 and the last also with the kernel density estimate mixed in, which is the default; the seconds of a
 fit; and whether samples repeat the training set, beside samples of the empirical law's own noised
 score. On some seeds a score network is trained too. Both rivals see all training samples, and the
-test set chooses the estimate's bandwidth and the network's number of updates, which no method can; a
-fit leaves a part out. Then many laws fitted in one call and one after another.
+test set chooses the estimate's bandwidth and the network's number of updates, which no method can;
+a fit leaves a part out. Then many laws fitted in one call and one after another.
 Seconds are the processor's, of one thread, so that what else the machine does counts in none.
 """
 

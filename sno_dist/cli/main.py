@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -81,6 +83,21 @@ def guarded(action: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to tell anyone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; one rank of several without the interpreter's teardown.
+
+    In that, threads of gloo that are still there abort the process now and then, and the launcher
+    takes a run that is done for one that failed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 
