@@ -87,12 +87,13 @@ def guarded(action: Callable[[], int | None]) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """Exit; one rank of several without the interpreter's teardown.
+    """Exit; a rank in touch with others without the interpreter's teardown.
 
     In that, threads of gloo that are still there abort the process now and then, and the launcher
     takes a run that is done for one that failed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    distributed = sys.modules.get("torch.distributed")  # not imported for this alone
+    if distributed is not None and distributed.is_initialized():
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
