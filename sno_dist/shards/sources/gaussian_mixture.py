@@ -10,7 +10,7 @@ one half and a column pair in the other (2 * 810); unseen laws have two row pair
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Literal
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from sno_dist.config.schema import GaussianMixture, Split
 from sno_dist.errors import ConfigError
 from sno_dist.runtime.rng import generator
-from sno_dist.shards.sources.source import Distribution, Domain, Role
+from sno_dist.shards.sources.plane import PlaneLaws
+from sno_dist.shards.sources.source import Role
 from sno_dist.shards.sources.split import SplitName
 
 __all__ = [
@@ -116,35 +117,8 @@ def gaussian_mixture_source(config: GaussianMixture, split: Split) -> LatticeSou
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatticeSource:
-    """Points of laws on the lattice; a `Source`.
-
-    Args:
-        splits: The laws and which split each is in.
-        counts: Samples per law in each role.
-    """
-
-    splits: Mapping[str, SplitName]
-    counts: Mapping[Role, int]
-
-    @property
-    def domain(self) -> Domain:
-        """Vectors."""
-        return "vector"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(x, y)."""
-        return (2,)
-
-    @property
-    def roles(self) -> Sequence[Role]:
-        """No classifier: the law's density is known."""
-        return tuple(self.counts)
-
-    def distributions(self) -> Sequence[Distribution]:
-        """The laws, seen ones first."""
-        return [Distribution(name=name, split=split) for name, split in self.splits.items()]
+class LatticeSource(PlaneLaws):
+    """Points of laws on the lattice; a `Source`."""
 
     def draw(self, name: str, role: Role) -> NDArray[np.float32]:
         """Independent points of a law: (n, 2) float32 in [-3, 3]^2."""

@@ -5,7 +5,7 @@ A variant is its family turned and stretched, as its name and the split's seed t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from sno_dist.config.schema import Planar, Split
 from sno_dist.runtime.rng import generator
-from sno_dist.shards.sources.source import Distribution, Domain, Role
-from sno_dist.shards.sources.split import SplitName, assign
+from sno_dist.shards.sources.plane import PlaneLaws
+from sno_dist.shards.sources.source import Role
+from sno_dist.shards.sources.split import assign
 
 __all__ = ["CURVES", "FAMILIES", "RING", "PlanarSource", "planar_source", "polar"]
 
@@ -116,37 +117,14 @@ def planar_source(config: Planar, split: Split) -> PlanarSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanarSource:
-    """Points of laws in the plane; a `Source`.
+class PlanarSource(PlaneLaws):
+    """Points of the families' variants; a `Source`.
 
     Args:
-        splits: The laws and which split each is in.
-        counts: Samples per law in each role.
         seed: Of the laws and their samples.
     """
 
-    splits: Mapping[str, SplitName]
-    counts: Mapping[Role, int]
     seed: int
-
-    @property
-    def domain(self) -> Domain:
-        """Vectors."""
-        return "vector"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(2,)."""
-        return (2,)
-
-    @property
-    def roles(self) -> Sequence[Role]:
-        """No classifier: a law is not a class."""
-        return tuple(self.counts)
-
-    def distributions(self) -> Sequence[Distribution]:
-        """The laws, family by family."""
-        return [Distribution(name=name, split=split) for name, split in self.splits.items()]
 
     def frame(self, name: str) -> Points:
         """The (2, 2) matrix of which a family's points are multiplied: stretched, then turned."""
