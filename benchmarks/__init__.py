@@ -1,10 +1,11 @@
-"""What the benchmarks share: on which machine a figure was taken, and how it is handed on."""
+"""What the benchmarks share: where and on which commit a figure was taken, and handing it on."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,27 @@ import torch
 __all__ = ["finish", "machine"]
 
 
+def _commit() -> str | None:
+    """The commit of this checkout, marked where tracked files differ from it."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+COMMIT = _commit()
+"""As the program starts: a long one may see others come."""
+
+
 def machine() -> dict[str, Any]:
-    """The machine and the versions that a figure depends on."""
+    """The machine, the commit and the versions that a figure depends on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
+        "commit": COMMIT,
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         # Above the number of cores, others were busy here, and the figures are worth less.
