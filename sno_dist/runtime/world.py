@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["World"]
@@ -34,3 +35,17 @@ class World:
         Over all ranks the shares are disjoint, complete, and differ in length by at most one.
         """
         return range(self.rank, count, self.size)
+
+    def deal_evenly(self, costs: Sequence[float]) -> list[int]:
+        """The items that this rank owns where each has a cost: dealt dearest first, there and back.
+
+        Shares are disjoint, complete, differ in length by at most one, and in their sum of costs
+        by at most the dearest item's. In order.
+        """
+        dearest_first = sorted(range(len(costs)), key=lambda item: (-costs[item], item))
+        own = []
+        for start in range(0, len(costs), self.size):
+            back = start // self.size % 2 == 1
+            place = start + (self.size - 1 - self.rank if back else self.rank)
+            own += dearest_first[place : place + 1]
+        return sorted(own)

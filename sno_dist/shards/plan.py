@@ -82,21 +82,32 @@ class StepPlan:
 
         Distributions come in shuffled rounds: each is used once before any is used again.
         """
-        place = step * self.distributions + slot
-        cycle, offset = divmod(place, len(self.counts))
-        row = int(_order(self.seed, cycle, len(self.counts))[offset])
-        source = generator(self.seed, "plan", step, slot)
-        count = self.counts[row]
-        others = self.targets + self.references
-        size = min(self._context_size(source.random()), count - others)
-        chosen = source.choice(count, size + others, replace=False)
+        row, source = self._row(step, slot), self._source(step, slot)
+        size = self._context_size(row, source)
+        chosen = source.choice(
+            self.counts[row], size + self.targets + self.references, replace=False
+        )
         context, targets, references = np.split(chosen, [size, size + self.targets])
         return Draw(slot=slot, row=row, context=context, targets=targets, references=references)
 
-    def _context_size(self, uniform: float) -> int:
+    def context_sizes(self, step: int) -> list[int]:
+        """K of every slot of one step, at a fraction of the cost of their draws."""
+        return [
+            self._context_size(self._row(step, slot), self._source(step, slot))
+            for slot in range(self.distributions)
+        ]
+
+    def _row(self, step: int, slot: int) -> int:
+        cycle, offset = divmod(step * self.distributions + slot, len(self.counts))
+        return int(_order(self.seed, cycle, len(self.counts))[offset])
+
+    def _source(self, step: int, slot: int) -> np.random.Generator:
+        return generator(self.seed, "plan", step, slot)
+
+    def _context_size(self, row: int, source: np.random.Generator) -> int:
         low, high = self.context
-        drawn = math.exp(math.log(low) + uniform * math.log((high + 1) / low))
-        return min(high, int(drawn))
+        drawn = math.exp(math.log(low) + source.random() * math.log((high + 1) / low))
+        return min(high, int(drawn), self.counts[row] - self.targets - self.references)
 
 
 @lru_cache(maxsize=4)

@@ -65,8 +65,7 @@ class StepBatches(Dataset[Batch]):
         self._seen = manifest.split("seen")
         shards = config.shards
         self._reader = Reader(manifest, verify=shards.verify == "full", cache=shards.cache)
-        self._slots = world.deal(config.training.distributions)
-        self._seed, self._dims = config.seed, dims
+        self._world, self._seed, self._dims = world, config.seed, dims
         self._targets, self._null = config.training.targets, config.training.objective.drop
 
     def __getitem__(self, step: int) -> Batch:
@@ -87,9 +86,13 @@ class StepBatches(Dataset[Batch]):
             null=torch.from_numpy(uniform[:, 1] < self._null),
         )
 
+    def slots(self, step: int) -> list[int]:
+        """Which slots of a step this rank takes: as many context samples as the others'."""
+        return self._world.deal_evenly(self._plan.context_sizes(step))
+
     def read(self, step: int) -> tuple[list[Draw], Samples, Samples, Samples]:
         """The plan's draws for one step: context sets end to end, targets and references."""
-        draws = [self._plan.draw(step, slot) for slot in self._slots]
+        draws = [self._plan.draw(step, slot) for slot in self.slots(step)]
         # One read a slot: all its samples come from the same shard.
         reads = [
             self._reader.take(

@@ -82,3 +82,10 @@ def test_references_are_neither_context_nor_targets() -> None:
         assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
     with pytest.raises(DataError, match="smaller than its context set"):
         plan(references=42).check([str(count) for count in COUNTS])
+
+
+def test_context_sizes_are_those_of_the_draws() -> None:
+    own = plan(counts=[10, 60, 500], context=(1, 100))
+    for step in range(20):
+        drawn = [len(own.draw(step, slot).context) for slot in range(own.distributions)]
+        assert own.context_sizes(step) == drawn

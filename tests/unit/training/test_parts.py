@@ -66,9 +66,8 @@ def fingerprints(
     for rank in range(size):
         world = World(rank=rank, size=size)
         dataset = StepBatches(config, manifest, world, dims=3)
-        slots = list(world.deal(config.training.distributions))
         for step, batch in enumerate(batches(dataset, start, stop, workers), start):
-            for place, slot in enumerate(slots):
+            for place, slot in enumerate(dataset.slots(step)):
                 part = batch.part(place, place + 1)
                 names = ("context", "rows", "targets", "times", "noise", "posterior", "null")
                 data = b"".join(getattr(part, name).numpy().tobytes() for name in names)
