@@ -6,7 +6,8 @@ Every row is trained by the command that a user types, on one thread, for about 
 core. Ours has several splits and seeds, and its interval is over splits, since runs of one split
 share their data. Ablations change one thing of ours at a time, at half the updates. The other
 populations change nothing but the data. Runs made elsewhere, such as the full one on two processes,
-join the table by `--finished`.
+join the table by `--finished`. All of it takes many hours: rows that are in the file already stay
+there, each with the machine and commit it was made on, until they are made again by `--only`.
 """
 
 from __future__ import annotations
@@ -227,18 +228,24 @@ def main() -> None:
         options.work,
         [run_of(row, options.work, options.mnist, split, seed) for row, split, seed in jobs],
     )
-    result: dict[str, Any] = {"benchmark": "double_digit", "machine": machine(), "paper": PAPER}
-    named = [text.partition("=") for text in options.finished]
-    result["finished"] = {name: figures([finished(Path(folder))], [0]) for name, _, folder in named}
-    result["rows"] = {}
+    result = _known(options.out) | {"benchmark": "double_digit", "paper": PAPER}
+    for name, _, folder in (text.partition("=") for text in options.finished):
+        own = figures([finished(Path(folder))], [0])
+        result["finished"][name] = {"machine": machine(), **own}
     for row in table:
         own = [(run, split) for (r, split, _), run in zip(jobs, done, strict=True) if r is row]
         result["rows"][row.name] = {
+            "machine": machine(),
             "config": row.config,
             "overrides": list(row.overrides),
             **figures([run for run, _ in own], [split for _, split in own]),
         }
     finish(result, options.out)
+
+
+def _known(out: Path | None) -> dict[str, Any]:
+    known = json.loads(out.read_text()) if out is not None and out.is_file() else {}
+    return {"finished": known.get("finished", {}), "rows": known.get("rows", {})}
 
 
 if __name__ == "__main__":
