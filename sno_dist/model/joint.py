@@ -23,20 +23,30 @@ __all__ = ["joint_losses", "training_embedding"]
 
 
 def joint_losses(
-    operator: ScoreNeuralOperator, batch: Batch, objective: Objective, kl_weight: float
+    operator: ScoreNeuralOperator,
+    batch: Batch,
+    objective: Objective,
+    kl_weight: float,
+    *,
+    at_rest: bool = False,
 ) -> dict[str, Tensor]:
     """See `ScoreNeuralOperator.forward`."""
     targets = operator.to_model(batch.targets.flatten(0, 1))
-    mean, log_variance = operator.autoencoder.encode(targets)
-    raw = mean + (0.5 * log_variance).exp() * batch.posterior.flatten(0, 1)
-    losses = _autoencoder_losses(operator, targets, raw, mean, log_variance)
-    z = _share_gradient(operator.standardise(raw), objective.score_gradient)
-    losses["score"] = _score_loss(operator, batch, z, objective)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not at_rest):
+        mean, log_variance = operator.autoencoder.encode(targets)
+        raw = mean + (0.5 * log_variance).exp() * batch.posterior.flatten(0, 1)
+        losses = _autoencoder_losses(operator, targets, raw, mean, log_variance)
+    share = 0.0 if at_rest else objective.score_gradient
+    z = _share_gradient(operator.standardise(raw), share)
+    losses["score"] = _score_loss(operator, batch, z, objective, share)
     losses["total"] = (
         objective.reconstruction * losses["reconstruction"]
         + kl_weight * losses["kl"]
         + objective.score * losses["score"]
     )
+    if at_rest:
+        # engines wait for a gradient of every weight: nought
+        losses["total"] = losses["total"] + 0.0 * _sum_of_weights(operator.autoencoder)
     grouped = raw.unflatten(0, batch.times.shape)
     losses["latent"] = latent_sums(grouped, products=operator.score_model.base is not None)
     return losses
@@ -81,14 +91,18 @@ def _autoencoder_losses(
     }
 
 
+def _sum_of_weights(module: nn.Module) -> Tensor | float:
+    return sum((weight.sum() for weight in module.parameters()), 0.0)
+
+
 def _score_loss(
-    operator: ScoreNeuralOperator, batch: Batch, z: Tensor, objective: Objective
+    operator: ScoreNeuralOperator, batch: Batch, z: Tensor, objective: Objective, share: float
 ) -> Tensor:
     schedule, uniform = operator.schedule, batch.times.flatten()
     t = times(uniform, schedule, objective.times, objective.log_mean, objective.log_std)
     noise = batch.noise.flatten(0, 1)
     noised = like(schedule.alpha(t), z) * z + like(schedule.sigma(t), z) * noise
-    u = training_embedding(operator, batch, objective.score_gradient)
+    u = training_embedding(operator, batch, share)
     u = u.repeat_interleave(batch.targets.shape[1], 0)
     u = torch.where(batch.null.flatten()[:, None], operator.unknown, u)
     if batch.references.shape[1]:

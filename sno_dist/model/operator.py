@@ -80,6 +80,8 @@ class ScoreNeuralOperator(nn.Module):
         objective: Objective,
         kl_weight: float,
         dtype: torch.dtype | None = None,
+        *,
+        at_rest: bool = False,
     ) -> dict[str, Tensor]:
         """The joint objective of a batch.
 
@@ -91,6 +93,8 @@ class ScoreNeuralOperator(nn.Module):
             objective: The weights and the law of t.
             kl_weight: The KL's weight at this step.
             dtype: Of the matrix products; none: the weights' own.
+            at_rest: Whether the autoencoder has come to rest: its losses are told, at a third of
+                their cost, and have no gradient.
 
         Returns:
             "total", "reconstruction", "kl", "score": means over the batch; "latent": sums over
@@ -99,7 +103,7 @@ class ScoreNeuralOperator(nn.Module):
         # Here and not around the call: an engine may switch off what surrounds it.
         device = self.null.device.type
         with nullcontext() if dtype is None else torch.autocast(device, dtype):
-            return joint_losses(self, batch, objective, kl_weight)
+            return joint_losses(self, batch, objective, kl_weight, at_rest=at_rest)
 
     @property
     def latent_entries(self) -> int:

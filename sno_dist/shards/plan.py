@@ -49,8 +49,9 @@ class StepPlan:
         distributions: P, slots of a global batch.
         targets: B.
         references: R.
-        context: Smallest and largest K; K is log-uniform between, and never takes the targets'
-            share of a small distribution.
+        context: Smallest and largest K, which never takes the targets' share of a small
+            distribution.
+        exponent: K's density falls as K^-exponent; 1: log-uniform.
     """
 
     seed: int
@@ -59,6 +60,7 @@ class StepPlan:
     targets: int
     references: int
     context: tuple[int, int]
+    exponent: float = 1.0
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse a distribution that cannot fill one slot.
@@ -106,8 +108,16 @@ class StepPlan:
 
     def _context_size(self, row: int, source: np.random.Generator) -> int:
         low, high = self.context
-        drawn = math.exp(math.log(low) + source.random() * math.log((high + 1) / low))
+        drawn = _power_law(source.random(), low, high + 1, self.exponent)
         return min(high, int(drawn), self.counts[row] - self.targets - self.references)
+
+
+def _power_law(uniform: float, low: float, high: float, exponent: float) -> float:
+    """The quantile of the density that falls as x^-exponent on [low, high)."""
+    rest = 1 - exponent
+    if rest == 0:
+        return math.exp(math.log(low) + uniform * math.log(high / low))
+    return (low**rest + uniform * (high**rest - low**rest)) ** (1 / rest)
 
 
 @lru_cache(maxsize=4)

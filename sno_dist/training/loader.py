@@ -41,6 +41,7 @@ def make_plan(config: Config, manifest: Manifest) -> StepPlan:
         targets=config.training.targets,
         references=config.training.references,
         context=config.training.context,
+        exponent=config.training.context_exponent,
     )
     plan.check([entry.name for entry in seen])
     return plan

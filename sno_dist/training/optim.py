@@ -14,7 +14,14 @@ from sno_dist.config.schema import Training
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 
-__all__ = ["ClippedAdamW", "build_optimizer", "learning_rates", "moment_keys", "set_rates"]
+__all__ = [
+    "ClippedAdamW",
+    "build_optimizer",
+    "is_at_rest",
+    "learning_rates",
+    "moment_keys",
+    "set_rates",
+]
 
 
 class ClippedAdamW(AdamW):
@@ -115,11 +122,19 @@ def learning_rates(step: int, training: Training) -> tuple[float, float]:
     rest after its own share of the steps, so that the latent stands still for what follows.
     """
     base = training.learning_rate
-    end = max(1, round(training.autoencoder_end * training.steps))
     rate = base * _shape(step, training.steps, training)
-    if step >= end and training.autoencoder_end < 1:
+    if is_at_rest(step, training):
         return rate, 0.0
-    return rate, base * training.autoencoder_rate * _shape(step, end, training)
+    return rate, base * training.autoencoder_rate * _shape(step, _end(training), training)
+
+
+def is_at_rest(step: int, training: Training) -> bool:
+    """Whether the autoencoder has come to rest by a step counted from 0."""
+    return training.autoencoder_end < 1 and step >= _end(training)
+
+
+def _end(training: Training) -> int:
+    return max(1, round(training.autoencoder_end * training.steps))
 
 
 def _shape(step: int, steps: int, training: Training) -> float:

@@ -14,7 +14,7 @@ from sno_dist.model.batch import Batch
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import autocast_dtype
 from sno_dist.training.engines.engine import Engine
-from sno_dist.training.optim import learning_rates, set_rates
+from sno_dist.training.optim import is_at_rest, learning_rates, set_rates
 
 __all__ = ["NotFiniteError", "StepOutcome", "Stepper", "is_rank_agreed"]
 
@@ -97,6 +97,7 @@ class Stepper:
         training, world = self._training, collectives.world()
         warm = training.objective.kl_warmup
         kl_weight = training.objective.kl * min(1.0, (step + 1) / (warm + 1))
+        at_rest = is_at_rest(step, training)
         held = len(batch.lengths)
         size = training.micro or held
         sums = torch.zeros(len(TERMS) + self._operator.latent_entries, dtype=torch.float64)
@@ -106,7 +107,9 @@ class Stepper:
             part = part.to(self._device)
             share = (end - start) / training.distributions
             with self._engine.accumulating(last=end == held):
-                losses = self._engine.wrapped(part, training.objective, kl_weight, self._dtype)
+                losses = self._engine.wrapped(
+                    part, training.objective, kl_weight, self._dtype, at_rest=at_rest
+                )
                 self._engine.backward(losses["total"] * (share * world.size))
             means = torch.stack([losses[name].detach() for name in TERMS]).double() * share
             sums += torch.cat([means, losses["latent"]]).cpu()

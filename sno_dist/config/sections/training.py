@@ -60,7 +60,12 @@ class Training(Section):
         "predict is averaged over all that the noised sample may have come from",
     )
     context: tuple[PositiveInt, PositiveInt] = Field(
-        default=(1, 100), description="K: smallest and largest context set, log-uniform between"
+        default=(1, 100), description="K: smallest and largest context set"
+    )
+    context_exponent: Annotated[float, Field(ge=0)] = Field(
+        default=1.0,
+        description="K's density falls as K^-exponent; 0: uniform, 1: log-uniform; above, large "
+        "sets are met at the cost of smaller ones",
     )
     micro: PositiveInt | None = Field(
         default=None, description="distributions per forward on one rank; none: all of its share"

@@ -175,6 +175,26 @@ def test_embedding_is_a_mean_of_features(embedding: schema.Embedding, base: str)
     torch.testing.assert_close(batched[0], operator.embed(context[:3]), rtol=1e-5, atol=1e-5)
 
 
+def test_an_autoencoder_at_rest_has_no_gradient_and_changes_no_other() -> None:
+    operator = wake(make())
+    batch, objective = make_batch(operator), schema.Objective()
+
+    def gradients(at_rest: bool) -> dict[str, torch.Tensor]:
+        operator.zero_grad()
+        losses = operator(batch, objective, 0.1, at_rest=at_rest)
+        losses["total"].backward()
+        found = {n: p.grad.clone() for n, p in operator.named_parameters() if p.grad is not None}
+        return {"total": losses["total"].detach(), **found}
+
+    moving, resting = gradients(False), gradients(True)
+    # engines wait for a gradient of every weight
+    assert moving.keys() == resting.keys() == {"total", *dict(operator.named_parameters())}
+    for name, own in resting.items():
+        expected = torch.zeros_like(own) if name.startswith("autoencoder.") else moving[name]
+        torch.testing.assert_close(own, expected)
+    assert all(moving[n].any() for n in moving if n.startswith("autoencoder.decoder"))
+
+
 def test_attention_weighs_the_context() -> None:
     # with the mean alone, doubling a set's members changes nothing; a copy of one member does
     operator = wake(make())

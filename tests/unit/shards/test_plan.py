@@ -48,15 +48,20 @@ def test_distributions_come_in_whole_rounds() -> None:
     assert len(set(rounds)) > 1
 
 
-def test_context_sizes_are_log_uniform() -> None:
-    sizes = [
-        len(plan(counts=[500] * 5, context=(1, 100)).draw(step, slot).context)
-        for step in range(700)
-        for slot in range(3)
-    ]
-    # P(K < 10) = ln 10 / ln 101; its standard error over 2,100 draws is .011
-    assert np.mean(np.array(sizes) < 10) == pytest.approx(np.log(10) / np.log(101), abs=0.05)
-    assert min(sizes) == 1
+@pytest.mark.parametrize(
+    ("exponent", "below_ten"),
+    [
+        (0.0, 9 / 100),
+        (1.0, np.log(10) / np.log(101)),
+        (1.5, (1 - 10**-0.5) / (1 - 101**-0.5)),
+    ],
+)
+def test_context_sizes_follow_their_power_law(exponent: float, below_ten: float) -> None:
+    own = plan(counts=[500] * 5, context=(1, 100), exponent=exponent)
+    sizes = [size for step in range(700) for size in own.context_sizes(step)]
+    # the standard error over 2,100 draws is at most .011
+    assert np.mean(np.array(sizes) < 10) == pytest.approx(below_ten, abs=0.04)
+    assert min(sizes) == 1 or exponent == 0
     assert max(sizes) > 90
 
 
