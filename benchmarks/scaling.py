@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -106,19 +106,20 @@ class Turns:
         self.begin()
 
 
-def work(folder: Path, job: str, rounds: int, length: int, overrides: Sequence[str]) -> None:
+def work(folder: Path, job: str, options: argparse.Namespace) -> None:
     """What each rank of a job does."""
     torch.set_num_threads(1)
     start()
-    config = load_config(None, [*overrides, f"run={folder}/{job}/run"])
+    overrides: list[str] = options.overrides
+    config = load_config(options.config, [*overrides, f"run={folder}/{job}/run"])
     manifest = build_shards(config)
-    turns = Turns(folder, job, length)
+    turns = Turns(folder, job, options.length)
     with patch.object(training, "Progress", turns):
         checkpoint = training.train(config, manifest, fit_embedding(config, manifest))
     # the turn that was begun after the last step ends with what only training's end does
     turns.end()
-    for number in range(rounds):
-        own = load_config(None, [*overrides, f"run={folder}/{job}/samples-{number}"])
+    for number in range(options.rounds + 1):
+        own = load_config(options.config, [*overrides, f"run={folder}/{job}/samples-{number}"])
         turns.begin()
         sample(own, manifest, checkpoint)
         turns.end()
@@ -165,6 +166,7 @@ def jobs(folder: Path, options: argparse.Namespace, inside: list[str]) -> Iterat
         words = ["-m", "benchmarks.scaling", *options.overrides]
         words += ["--job", job, "--folder", str(folder)]
         words += ["--rounds", str(options.rounds), "--length", str(options.length)]
+        words += ["--config", str(options.config)] if options.config else []
         with (folder / f"{job}.log").open("w") as log:
             process = subprocess.Popen(
                 [*command, *words], cwd=ROOT, env=environment, stdout=log, stderr=log
@@ -233,7 +235,7 @@ def wire(turns: list[dict[str, Any]], config: Config, steps: int, ours: bool) ->
 
 
 def settings(folder: Path, options: argparse.Namespace) -> list[str]:
-    """The run of both jobs: the default operator, and samples that cut into even units."""
+    """The run of both jobs: a config's operator, and samples that cut into even units."""
     # one turn to warm up; nothing is saved or shown before the last step
     steps = (options.rounds + 1) * options.length
     return [
@@ -258,7 +260,7 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All turns of both jobs."""
     options.overrides = settings(folder, options)
-    config = load_config(None, [*options.overrides, f"run={folder}/run"])
+    config = load_config(options.config, [*options.overrides, f"run={folder}/run"])
     build_shards(config)
     inside = isolation()
     steps, draws = options.rounds + 1, options.rounds + 1
@@ -271,6 +273,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "scaling",
         "machine": machine(),
+        "config": str(options.config) if options.config else None,
         "precision": config.training.precision,
         "ranks": JOBS,
         "threads_per_rank": 1,
@@ -285,6 +288,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print the figures, and say whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, help="whose operator; none: the default's")
     parser.add_argument("--rounds", type=int, default=8, help="pairs of turns of each stage")
     parser.add_argument("--length", type=int, default=20, help="training steps of a turn")
     parser.add_argument("--out", type=Path)
@@ -293,8 +297,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
     if options.job:
-        draws = options.rounds + 1
-        work(options.folder, options.job, draws, options.length, options.overrides)
+        work(options.folder, options.job, options)
         return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
