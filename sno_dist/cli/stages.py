@@ -142,6 +142,7 @@ def evaluate(config: Config) -> None:
 def run(config: Config) -> None:
     from sno_dist.embedding.fit import fit_embedding
     from sno_dist.evaluation.evaluate import evaluate
+    from sno_dist.evaluation.reference import check_counts
     from sno_dist.runtime.accelerator import start
     from sno_dist.sampling.plan import plan_units
     from sno_dist.sampling.sample import sample
@@ -150,8 +151,9 @@ def run(config: Config) -> None:
 
     start()
     manifest = build_shards(config)
-    # What sampling would refuse is better refused now than after hours of training.
+    # What later stages would refuse is better refused now than after hours of training.
     plan_units(config.sampling, manifest, unseen=config.embedding.kind != "conditional")
+    check_counts(config, manifest)
     table = fit_embedding(config, manifest)
     checkpoint = train(config, manifest, table)
     samples = sample(config, manifest, checkpoint)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from sno_dist.config.schema import Config
 from sno_dist.errors import ConfigError
@@ -123,8 +124,9 @@ def _tag(tree: dict[str, Any], section: type[BaseModel]) -> None:
 
 
 def _explain(error: ValidationError, path: object) -> ConfigError:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
+    first = _foremost(error.errors())
+    # pydantic names the type of a choice between plain ones, such as constrained-float
+    place = [name for part in first["loc"] if "-" not in (name := str(part)) and "[" not in name]
     where = ".".join(place) + (f" in {path}" if path else "")
     if first["type"] == "extra_forbidden":
         known = _known_keys(place[:-1])
@@ -138,6 +140,17 @@ def _explain(error: ValidationError, path: object) -> ConfigError:
     return ConfigError(
         "a setting is wrong", where=where, got=repr(first["input"])[:80], expected=first["msg"]
     )
+
+
+def _foremost(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a choice between types, that of the type that was meant."""
+    beside = errors[0]["loc"][:-1]
+    meant = [
+        error
+        for error in errors
+        if error["loc"][: len(beside)] == beside and not error["type"].endswith("_type")
+    ]
+    return meant[0] if meant else errors[0]
 
 
 def _known_keys(place: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sno_dist.errors import DataError
+
 __all__ = ["RkhsPca", "Scaling", "centre", "feature_pca", "gram_pca"]
 
 Scaling = Literal["isometric", "whitened"]
@@ -60,6 +62,9 @@ def gram_pca(gram: Tensor, components: int | None, noise: float, scaling: Scalin
         components: k; none: those whose variance w_k / N exceeds the sampling noise per component.
         noise: Trace of the mean embeddings' sampling covariance, (E k(x, x) - |mu|^2) / n.
         scaling: isometric or whitened.
+
+    Raises:
+        DataError: If there is no variance to have components of.
     """
     count, origin = len(gram), gram.mean(0)
     w, c, spectrum = _eigen(centre(gram, origin), count, components, noise)
@@ -86,6 +91,9 @@ def feature_pca(
         components: As for `gram_pca`.
         noise: As for `gram_pca`.
         scaling: As for `gram_pca`.
+
+    Raises:
+        DataError: As from `gram_pca`.
     """
     count, origin = len(features), features.mean(0)
     centred = features - origin
@@ -109,6 +117,12 @@ def _eigen(
     """The kept eigenvalues and vectors, signs fixed, and all eigenvalues that are not rounding."""
     values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.T))
     values, vectors = values.flip(0), vectors.flip(1)
+    if not float(values[0]) > 0:
+        raise DataError(
+            "the distributions' mean embeddings do not differ",
+            got=f"{count} seen distributions, largest eigenvalue {float(values[0]):.3g}",
+            fix="embed at least two seen distributions that differ, or set embedding.kind",
+        )
     rank = max(1, int((values > 1e-12 * values[0]).sum()))
     if components is None:
         above = [float(values[k]) / count > noise / (k + 1) for k in range(rank)]

@@ -6,7 +6,7 @@ of ranks. Only sums of features cross ranks, never samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -81,15 +81,31 @@ def median_distance(sets: SampleSets) -> float:
 def evenly(sets: SampleSets, count: int) -> Tensor:
     """Samples spread evenly over the distributions, `count` at most: (m, D). **Collective.**
 
-    Where there are more distributions than samples, every few of them give one each.
+    Where there are more distributions than samples, every few of them give one each; a small
+    distribution gives all it has.
     """
     places = torch.linspace(0, len(sets) - 1, min(count, len(sets)), dtype=torch.float64)
     chosen = sorted(set(places.round().long().tolist()))
-    each = min(max(1, count // len(sets)), *sets.lengths)
-    found = torch.zeros(len(chosen), each * sets.dims, dtype=torch.float64)
-    for row in collectives.world().deal(len(chosen)):
-        found[row] = sets.take(chosen[row], each).flatten().cpu()
-    return collectives.sum_over_ranks(found, "gathering samples").reshape(-1, sets.dims)
+    most = _level([sets.lengths[row] for row in chosen], count)
+    shares = [min(most, sets.lengths[row]) for row in chosen]
+    found = torch.zeros(sum(shares), sets.dims, dtype=torch.float64)
+    parts = found.split(shares)
+    for place in collectives.world().deal(len(chosen)):
+        parts[place].copy_(sets.take(chosen[place], shares[place]))
+    return collectives.sum_over_ranks(found, "gathering samples")
+
+
+def _level(lengths: Sequence[int], count: int) -> int:
+    """The most that each may give for `count` in all, or all there are; one at least."""
+    level = 0
+    for place, length in enumerate(sorted(lengths)):
+        givers = len(lengths) - place
+        if (length - level) * givers > count:
+            level += count // givers
+            break
+        count -= (length - level) * givers
+        level = length
+    return max(1, level)
 
 
 def _over_sets(

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 BLOCK = 1024
+TIE = 1e-9
+"""Squared distances that differ by less, relatively, are equal but for rounding."""
 
 
 def spread(samples: NDArray[Any], what: str = "samples") -> float:
@@ -73,13 +75,13 @@ def ratio(generated: NDArray[Any], real: NDArray[Any]) -> float:
     return spread(generated, "generated samples") / positive_spread(real)
 
 
-def positive_spread(real: NDArray[Any]) -> float:
+def positive_spread(real: NDArray[Any], what: str = "real samples") -> float:
     """The spread of real samples, refused where it is zero and nothing can be compared to it."""
-    value = spread(real, "real samples")
+    value = spread(real, what)
     if value == 0:
         raise DataError(
             "diversity is undefined",
-            got="real samples that are all equal",
+            got=f"{what} that are all equal",
             fix="leave this distribution out, or mend its data",
         )
     return value
@@ -130,8 +132,9 @@ def copying_rate(
 ) -> float:
     """The share of samples whose nearest neighbour is one of their own context samples.
 
-    The neighbour is sought among the sample's own context set and the real references; a tie
-    counts as a copy. Without any copying the share is near `copying_chance`, not near 0.
+    The neighbour is sought among the sample's own context set and the real references; of several
+    that are equally near, as counts and rounded values are, each is the neighbour for its part.
+    Without any copying the share is near `copying_chance`, not near 0.
 
     Args:
         generated: (n, ...) samples.
@@ -141,13 +144,14 @@ def copying_rate(
     """
     rows = _tensor(generated, "generated samples")
     references = _tensor(real, "real samples")
-    copied = 0
+    copied = 0.0
     for group in np.unique(groups):
         own = rows[torch.from_numpy(groups == group)]
         context = _tensor(contexts[group], "context samples")
-        to_context = torch.cat([b.amin(dim=1) for b in _blocks(own, context)])
-        to_real = torch.cat([b.amin(dim=1) for b in _blocks(own, references)])
-        copied += int((to_context <= to_real).sum())
+        for near, far in zip(_blocks(own, context), _blocks(own, references), strict=True):
+            least = torch.minimum(near.amin(1), far.amin(1))[:, None] * (1 + TIE)
+            among, other = (near <= least).sum(1), (far <= least).sum(1)
+            copied += float((among / (among + other)).sum())
     return copied / len(rows)
 
 

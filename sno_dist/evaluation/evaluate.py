@@ -11,6 +11,7 @@ from typing import Any
 from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.evaluation.page import compose
+from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.report import render
 from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
@@ -83,6 +84,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     }
     if reuse(folder, KIND, inputs):
         return open_report(config)
+    check_counts(config, manifest)
     began = time.monotonic()
     beside = learning_of(config.evaluation.beside)
     judge = find_judge(config, manifest)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
-__all__ = ["Moments", "between", "frechet", "moments", "pool", "pool_weighted"]
+__all__ = ["Moments", "between", "frechet", "moments", "pool_evenly", "pool_weighted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,13 +58,19 @@ def moments(features: NDArray[Any]) -> Moments:
     return Moments(count=len(rows), mean=mean, scatter=centred.T @ centred)
 
 
-def pool(parts: Sequence[Moments]) -> Moments:
-    """The moments of the union of feature sets.
+def pool_evenly(parts: Sequence[Moments], kept: NDArray[np.bool_] | None = None) -> list[Moments]:
+    """The moments of mixtures in which every set weighs the same, however large it is.
 
     Args:
-        parts: At least one set's moments, in an order that does not depend on who computed them.
+        parts: P >= 1 sets' moments, in an order that does not depend on who computed them.
+        kept: (R, P), which sets each mixture is of; none: one, of all.
+
+    Returns:
+        R moments, whose counts add up to those of the sets where all are kept.
     """
-    return pool_weighted(parts, np.ones((1, len(parts))))[0]
+    counts = np.array([part.count for part in parts], dtype=np.float64)
+    chosen = np.ones((1, len(parts)), bool) if kept is None else kept
+    return pool_weighted(parts, chosen * (counts.mean() / counts))
 
 
 def pool_weighted(parts: Sequence[Moments], weights: NDArray[Any]) -> list[Moments]:

@@ -4,22 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sno_dist.config.schema import Config
 from sno_dist.embedding.kernels import Gaussian, Kernel
+from sno_dist.errors import ConfigError, DataError
 from sno_dist.evaluation import diversity, mmd
 from sno_dist.evaluation.frechet import Moments, moments
 from sno_dist.evaluation.permutation import permutation_p_value
 from sno_dist.evaluation.rows import as_rows
 from sno_dist.runtime.rng import generator
+from sno_dist.sampling.plan import evenly
+from sno_dist.shards.manifest import Manifest, SplitName
 
 if TYPE_CHECKING:  # vector data has no judge, and needs no transformers
     from sno_dist.judge.classifier import Classifier
 
-__all__ = ["Comparison", "RealFigures", "Reference", "judged", "reference"]
+__all__ = ["Comparison", "RealFigures", "Reference", "check_counts", "judged", "reference"]
+
+
+def check_counts(config: Config, manifest: Manifest) -> None:
+    """Refuse too few samples for the figures, before any are drawn.
+
+    Raises:
+        DataError: Naming the distribution with the fewest held-out samples.
+        ConfigError: If too few samples are to be drawn.
+    """
+    neighbours = config.evaluation.neighbours
+    if config.sampling.samples <= neighbours:
+        raise ConfigError(
+            "fewer samples are to be drawn than the figures need",
+            where="sampling.samples",
+            got=config.sampling.samples,
+            expected=f"more than evaluation.neighbours={neighbours}",
+        )
+    splits: tuple[SplitName, ...] = ("seen", "unseen")
+    sampled = [evenly(manifest.split(split), config.sampling.distributions) for split in splits]
+    least = min(chain(*sampled), key=lambda entry: entry.count("reference"))
+    need = 2 * (neighbours + 1)
+    if least.count("reference") < need:
+        raise DataError(
+            "a distribution has too few held-out samples to compare with",
+            where=f"distribution {least.name}, role reference",
+            got=least.count("reference"),
+            expected=f"at least {need}, for evaluation.neighbours={neighbours}",
+            fix="set evaluation.neighbours=1, or raise the source's share or number of reference "
+            "samples, or leave the distribution out",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +102,9 @@ class RealFigures:
         correct: Those that the classifier names rightly; none without a classifier.
         mmd_floors: Bandwidth -> |MMD^2| between two sets, see `mmd.part`.
         p_value: Of the permutation test between the same two sets; none without permutations.
-        recall_ceiling: Share of one half in the manifold of the other.
+        recall_ceiling: Share of one set in the manifold of another, see `mmd.part`.
         moments: Feature moments of all of them.
-        halves: Feature moments of two halves.
+        parts: Feature moments of these two sets.
     """
 
     n: int
@@ -78,7 +113,7 @@ class RealFigures:
     p_value: float | None
     recall_ceiling: float
     moments: Moments
-    halves: tuple[Moments, Moments]
+    parts: tuple[Moments, Moments]
 
     @property
     def mmd_floor(self) -> float:
@@ -140,19 +175,19 @@ def reference(
         DataError: If there are too few samples, they are all equal, or a value is not finite.
     """
     neighbours = comparison.neighbours
-    rows = as_rows(real, "real samples", 2 * (neighbours + 1))
+    rows = as_rows(real, f"real samples of {name}", 2 * (neighbours + 1))
     features, correct = judged(real, rows, classifier, label)
-    halves = features[0::2], features[1::2]
-    radii = diversity.neighbour_radii(halves[1], neighbours)
+    first, second = mmd.part(features, max(size, neighbours + 1))
+    radii = diversity.neighbour_radii(first, neighbours)
     kernels = comparison.kernels
     figures = RealFigures(
         n=len(rows),
         correct=correct,
         mmd_floors={width: mmd.floor(rows, kernel, size) for width, kernel in kernels.items()},
         p_value=comparison.p_value(*mmd.part(rows, size), split, name, "real"),
-        recall_ceiling=diversity.coverage(halves[0], halves[1], radii),
+        recall_ceiling=diversity.coverage(second, first, radii),
         moments=moments(features),
-        halves=(moments(halves[0]), moments(halves[1])),
+        parts=(moments(first), moments(second)),
     )
     return Reference(
         name=name,
@@ -162,7 +197,7 @@ def reference(
         label=label,
         comparison=comparison,
         within={width: mmd.within(rows, kernel) for width, kernel in kernels.items()},
-        spread=diversity.positive_spread(features),
+        spread=diversity.positive_spread(features, f"real samples of {name}"),
         radii=diversity.neighbour_radii(features, neighbours),
         figures=figures,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,9 @@ __all__ = ["Scorer"]
 
 BANDWIDTHS = (1.0, 0.25, 0.5, 2.0)
 """Times the median distance, where the config names no bandwidth: no one scale can be picked."""
+
+MEDIAN_SAMPLES = 1000
+"""About so many, the same of each distribution, tell it."""
 
 
 class Scorer:
@@ -101,7 +105,7 @@ class Scorer:
 
     def _bandwidths(self) -> tuple[float, ...]:
         """Of the median distance between all distributions' real samples; equal on all ranks."""
-        rows = []
+        rows, each = [], max(2, math.ceil(MEDIAN_SAMPLES / len(self._manifest.entries)))
         for entry in self._manifest.entries:
             if entry.count("reference") < 2:
                 raise DataError(
@@ -110,7 +114,8 @@ class Scorer:
                     got=entry.count("reference"),
                     fix="raise the source's share or number of reference samples",
                 )
-            rows.append(self._reader.take(entry, "reference", np.arange(2)))
+            asked = np.arange(min(each, entry.count("reference")))
+            rows.append(self._reader.take(entry, "reference", asked))
         stacked = np.concatenate(rows)
         median = median_bandwidth(stacked / 255 if stacked.dtype == np.uint8 else stacked)
         return tuple(factor * median for factor in BANDWIDTHS)

@@ -6,10 +6,11 @@ which rank made which score. A figure that could not be measured is None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
 from sno_dist.evaluation import frechet, intervals
@@ -68,7 +69,7 @@ def summarise(
         scores: Of every distribution, K and method, in any order.
         population: The family's name.
         guidance: The weight that the samples were drawn with; none: not known.
-        seconds: What the evaluation took.
+        seconds: What drawing and judging the samples took.
         bootstrap: Resamples of the intervals.
         seed: The run's seed.
 
@@ -144,18 +145,25 @@ def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, A
     """The figures of one split at one K."""
     cell: dict[str, Any] = {"samples": sum(score.n for score in scores)}
     cell["accuracy"], cell["accuracy_interval"] = _accuracy(scores, stream, bootstrap, seed)
-    cell["frechet"] = frechet.between(*_pooled(scores))
+    cell["frechet"] = frechet.between(*next(_pooled(scores)))
     for figure, read in MEANS.items():
         values = [value for score in scores if (value := read(score)) is not None]
         known = len(values) == len(scores)
         cell[figure] = float(np.mean(values)) if known else None
         cell[f"{figure}_interval"] = (
-            list(intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/{figure}"))
-            if known
-            else None
+            _over_distributions(values, bootstrap, seed, f"{stream}/{figure}") if known else None
         )
     cell |= _rejected("mmd_rejected", [score.p_value for score in scores])
     return cell
+
+
+def _over_distributions(
+    values: Sequence[float], bootstrap: int, seed: int, stream: str
+) -> list[float] | None:
+    """The interval of a mean over distributions; none of one, which says nothing of others."""
+    if len(values) < 2:
+        return None
+    return list(intervals.bootstrap_mean(values, bootstrap, seed, stream))
 
 
 def _rejected(name: str, values: Sequence[float | None]) -> dict[str, Any]:
@@ -177,8 +185,8 @@ def _by_bandwidth(scores: Scores, stream: str, bootstrap: int, seed: int) -> dic
         mean = float(np.mean(values))
         floor = float(np.mean([score.real.mmd_floors[width] for score in scores]))
         # One stream for all: the same distributions are resampled at every bandwidth.
-        interval = intervals.bootstrap_mean(values, bootstrap, seed, f"{stream}/mmd")
-        found[f"{width:g}"] = {"mmd": mean, "floor": floor, "interval": list(interval)}
+        interval = _over_distributions(values, bootstrap, seed, f"{stream}/mmd")
+        found[f"{width:g}"] = {"mmd": mean, "floor": floor, "interval": interval}
         if floor > 0:
             ratios[width] = mean / floor
     worst = max(ratios, key=lambda width: ratios[width]) if ratios else None
@@ -208,31 +216,40 @@ def _accuracy(
 
 
 def _ceiling(name: str, scores: Scores) -> dict[str, Any]:
-    """The classifier's accuracy on real samples, each distribution's once."""
+    """The classifier's accuracy on real samples, each distribution's once and weighing the same."""
     real = {(score.split, score.name): score.real for score in scores}
     correct = [figures.correct for figures in real.values() if figures.correct is not None]
     if len(correct) < len(real):
         return {name: None, f"{name}_interval": None}
-    total = sum(figures.n for figures in real.values())
-    interval: Interval = intervals.wilson(sum(correct), total)
-    return {name: sum(correct) / total, f"{name}_interval": list(interval)}
+    shares = [right / own.n for right, own in zip(correct, real.values(), strict=True)]
+    value, total = float(np.mean(shares)), sum(own.n for own in real.values())
+    interval: Interval = intervals.wilson(value * total, total)
+    return {name: value, f"{name}_interval": list(interval)}
 
 
-def _pooled(scores: Scores) -> tuple[frechet.Moments, frechet.Moments]:
-    generated = frechet.pool([score.moments for score in scores])
-    return generated, frechet.pool([score.real.moments for score in scores])
+def _pooled(
+    scores: Scores, kept: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[frechet.Moments, frechet.Moments]]:
+    """Generated and real moments of all distributions, or of those kept, each weighing the same."""
+    generated = frechet.pool_evenly([score.moments for score in scores], kept)
+    return zip(generated, frechet.pool_evenly([s.real.moments for s in scores], kept), strict=True)
 
 
 def _frechet_bounds(scores: Scores, value: float) -> dict[str, Any]:
-    """The floor between halves of the real samples, and an interval over distributions."""
-    halves = [frechet.pool([score.real.halves[side] for score in scores]) for side in (0, 1)]
-    bounds: dict[str, Any] = {"frechet_floor": frechet.between(*halves), "frechet_interval": None}
+    """The floor between two sets of real samples, and an interval over distributions.
+
+    The distance of two samples of one law grows with the sum of one over their sizes, by which the
+    floor is brought to those that are compared.
+    """
+    parts = [frechet.pool_evenly([s.real.parts[side] for s in scores])[0] for side in (0, 1)]
+    apart = sum(1 / part.count for score in scores for part in score.real.parts)
+    compared = sum(1 / score.n + 1 / score.real.n for score in scores)
+    floor = frechet.between(*parts) * compared / apart
+    bounds: dict[str, Any] = {"frechet_floor": floor, "frechet_interval": None}
     groups = min(len(scores), FRECHET_GROUPS)
     if groups > 1:
         kept = np.arange(len(scores)) % groups != np.arange(groups)[:, None]
-        generated = frechet.pool_weighted([score.moments for score in scores], kept)
-        real = frechet.pool_weighted([score.real.moments for score in scores], kept)
-        left_out = [frechet.between(a, b) for a, b in zip(generated, real, strict=True)]
+        left_out = [frechet.between(*pair) for pair in _pooled(scores, kept)]
         bounds["frechet_interval"] = list(intervals.jackknife(value, left_out))
     return bounds
 

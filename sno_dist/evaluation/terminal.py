@@ -56,7 +56,7 @@ def _head(summary: Mapping[str, Any]) -> str:
     parts = [str(summary["population"])]
     if summary.get("guidance") is not None:
         parts.append(f"guidance {summary['guidance']:g}")
-    return ", ".join([*parts, f"scored in {summary['seconds']:.0f} s"])
+    return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 
 def _ks(section: Mapping[str, Any]) -> list[str]:

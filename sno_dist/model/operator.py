@@ -16,7 +16,7 @@ from sno_dist.diffusion.likelihood import log_density
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.embedding.features import Sums, sum_features
-from sno_dist.errors import DataError
+from sno_dist.errors import DataError, RunError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import (
     OperatorSpec,
@@ -291,7 +291,17 @@ class ScoreNeuralOperator(nn.Module):
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Samples from standardised latents: (N, Z) to (N, *shape), data units."""
+        """Samples from standardised latents: (N, Z) to (N, *shape), data units.
+
+        Raises:
+            RunError: If a latent is not finite, which an image would not show.
+        """
+        if not bool(z.isfinite().all()):
+            raise RunError(
+                "latents that are not finite cannot be decoded",
+                got=f"{int((~z.isfinite()).any(1).sum())} of {len(z)}",
+                fix="take more solver steps or less guidance, and training.precision=bf16 or fp32",
+            )
         raw = z * self.latent_deviation + self.latent_mean
         out = self.autoencoder.decode(raw).float()
         if self.autoencoder.trains and self.spec.model.likelihood == "bernoulli":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sno_dist.errors import DataError
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
@@ -39,6 +41,9 @@ def seen_diversity(
     held-out, averaged over DISTRIBUTIONS seen ones, spread evenly. Distances are of the judge's
     features, which tell a wrong class from variety; of the latent where there is no judge.
 
+    Raises:
+        DataError: If a distribution has too few samples for a diversity, or equal ones.
+
     **Collective.** Pairs of (weight, distribution) are dealt to ranks.
     """
     entries = evenly(reader.manifest.split("seen"), DISTRIBUTIONS)
@@ -51,6 +56,14 @@ def seen_diversity(
         real = spread(reader.all(entries[column], "reference"))
         ratios[row, column] = generated / real
     means = collectives.sum_over_ranks(ratios, PHASE).mean(1).tolist()
+    if not all(map(math.isfinite, means)):
+        raise DataError(
+            "the guidance weight cannot be chosen by diversity",
+            got=means,
+            expected="two or more samples of each distribution, the real ones unequal",
+            fix="set sampling.guidance to one weight, or raise sampling.samples or the source's "
+            "reference samples",
+        )
     found = dict(zip(weights, means, strict=True))
     say("seen diversity by guidance: " + ", ".join(f"{w:g}: {d:.3f}" for w, d in found.items()))
     return found

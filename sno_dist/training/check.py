@@ -21,6 +21,7 @@ def check_settings(config: Config) -> None:
     _check_base(config)
     _check_matching(config)
     _check_references(config)
+    _check_guidance(config)
     _check_ranks(config.training, collectives.world().size)
 
 
@@ -61,6 +62,24 @@ def _check_matching(config: Config) -> None:
             expected="3 or more",
             fix="raise training.targets, or set training.objective.matching=implicit",
         )
+
+
+def _check_guidance(config: Config) -> None:
+    """Guidance moves away from the null embedding, which only dropped embeddings train."""
+    if config.training.objective.drop > 0:
+        return
+    chosen, probe = config.sampling.guidance, config.training.probe
+    weights = {"sampling.guidance": chosen if isinstance(chosen, tuple) else (chosen,)}
+    if probe.every:
+        weights["training.probe.guidance"] = (probe.guidance,)
+    for setting, own in weights.items():
+        if any(weight != 1.0 for weight in own):
+            raise ConfigError(
+                "guidance needs a null embedding that was trained",
+                where=setting,
+                got=f"{', '.join(map(str, own))} with training.objective.drop=0",
+                fix=f"set {setting}=1.0, or training.objective.drop=0.1",
+            )
 
 
 def _check_references(config: Config) -> None:

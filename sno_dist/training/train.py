@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -197,7 +198,7 @@ class _Training:
         if not collectives.world().is_main:
             return
         reader = self._reader()
-        with autocast(self._config.training.precision):
+        with autocast(self._config.training.precision), _told(f"no pictures at step {step}"):
             show_images(averaged, self._manifest, reader, tracker, step)
             if embeddings:
                 show_embeddings(averaged, self._manifest, reader, tracker)
@@ -206,8 +207,9 @@ class _Training:
         averaged = self._average()
         if not collectives.world().is_main:
             return {}
-        with autocast(self._config.training.precision):
+        with autocast(self._config.training.precision), _told("the probe found nothing"):
             return probe(averaged)
+        return {}
 
     def _average(self) -> ScoreNeuralOperator:
         """The operator as it will be used, in a module of its own. **Collective.**"""
@@ -224,6 +226,15 @@ class _Training:
 
     def _reader(self) -> Reader:
         return Reader(self._manifest, verify=False, cache=self._config.shards.cache)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """An operator that draws nothing finite is a reason to say so, not to end its training."""
+    try:
+        yield
+    except RunError as error:
+        say(f"{what}: {error}")
 
 
 class _Meter:

@@ -7,7 +7,14 @@ import pytest
 from scipy.linalg import sqrtm
 
 from sno_dist.errors import DataError
-from sno_dist.evaluation.frechet import Moments, between, frechet, moments, pool, pool_weighted
+from sno_dist.evaluation.frechet import (
+    Moments,
+    between,
+    frechet,
+    moments,
+    pool_evenly,
+    pool_weighted,
+)
 
 
 def gaussian(mean: list[float], covariance: np.ndarray) -> Moments:
@@ -59,7 +66,8 @@ def test_moments_are_those_of_numpy_far_from_the_origin() -> None:
 def test_pooled_moments_are_those_of_the_union() -> None:
     rng = np.random.default_rng(4)
     sets = [rng.normal(size=(n, 4)) + 10 * i for i, n in enumerate((3, 50, 1, 20))]
-    union, pooled = moments(np.concatenate(sets)), pool([moments(x) for x in sets])
+    union = moments(np.concatenate(sets))
+    (pooled,) = pool_weighted([moments(x) for x in sets], np.ones((1, 4)))
     np.testing.assert_allclose(pooled.mean, union.mean, atol=1e-12)
     np.testing.assert_allclose(pooled.scatter, union.scatter, rtol=1e-10, atol=1e-9)
     assert pooled.count == 74
@@ -71,6 +79,19 @@ def test_a_weight_counts_a_set_that_often() -> None:
     (found,) = pool_weighted([moments(x) for x in sets], np.array([[2, 0, 1]]))
     expected = moments(np.concatenate([sets[0], sets[0], sets[2]]))
     np.testing.assert_allclose(found.scatter, expected.scatter, atol=1e-10)
+
+
+def test_sets_of_any_size_weigh_the_same() -> None:
+    rng = np.random.default_rng(9)
+    sets = [np.repeat(rng.normal(size=(6, 2)) + i, n, 0) for i, n in enumerate((1, 7, 40))]
+    parts = [moments(x) for x in sets]
+    (found,) = pool_evenly(parts)
+    alike = moments(np.concatenate([x[:: len(x) // 6] for x in sets]))
+    np.testing.assert_allclose(found.mean, alike.mean, atol=1e-12)
+    np.testing.assert_allclose(found.scatter / found.count, alike.scatter / alike.count, atol=1e-10)
+    assert found.count == pytest.approx(sum(map(len, sets)))
+    without = pool_evenly(parts, np.array([[True, False, True]]))[0]
+    np.testing.assert_allclose(without.mean, (parts[0].mean + parts[2].mean) / 2, atol=1e-12)
 
 
 def test_the_order_of_samples_changes_nothing() -> None:

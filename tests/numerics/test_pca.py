@@ -7,6 +7,7 @@ import torch
 from sklearn.decomposition import KernelPCA
 
 from sno_dist.embedding.pca import Scaling, centre, feature_pca, gram_pca
+from sno_dist.errors import DataError
 
 GRAM = torch.tensor([[1, 0.5, 0.2], [0.5, 1, 0.4], [0.2, 0.4, 1]], dtype=torch.float64)
 NEW = torch.tensor([[0.6, 0.7, 0.1]], dtype=torch.float64)
@@ -95,3 +96,9 @@ def test_the_second_centring_changes_nothing() -> None:
     torch.testing.assert_close(
         pca(new), centre(new, pca.origin) @ pca.projection, rtol=0, atol=1e-10
     )
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_means_that_do_not_differ_are_told(count: int) -> None:
+    with pytest.raises(DataError, match=f"do not differ.*{count} seen distributions"):
+        feature_pca(torch.full((count, 3), 0.25).double(), None, 0.0, "isometric")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -11,6 +11,7 @@ from sno_dist.config.sections.section import Section
 
 __all__ = ["Baseline", "Finetuned", "Individual", "KernelModel", "Oism", "Sampling"]
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Baseline = Literal[
     "individual", "finetuned", "nearest", "pooled", "resample", "jitter", "kernel", "oism"
 ]
@@ -116,7 +117,7 @@ class Sampling(Section):
         "dpmpp_2m"
     )
     steps: PositiveInt = 16
-    guidance: float | tuple[float, ...] = Field(
+    guidance: Weight | Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
         default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0),
         description="one weight, or a grid of which the one with seen diversity 1 is taken",
     )

@@ -150,6 +150,9 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
         ("shards: {split: {unseen: 1.5}}", "shards.split.unseen", "1.5", "less than or equal to 1"),
         ("embedding: {kind: magic}", "embedding", "{'kind': 'magic'}", "'set_encoder'"),
         ("name: a/b", "name", "'a/b'", "pattern"),
+        ("sampling: {guidance: -1}", "sampling.guidance", "-1", "greater than or equal to 0"),
+        ("sampling: {guidance: []}", "sampling.guidance", "[]", "at least 1 item"),
+        ("sampling: {guidance: [1, .nan]}", "sampling.guidance.1", "nan", "finite number"),
         ("training: 3", "training", "3", "valid dictionary"),
     ],
 )

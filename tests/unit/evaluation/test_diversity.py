@@ -89,6 +89,15 @@ def test_without_copying_the_rate_is_that_of_chance() -> None:
     assert rate == pytest.approx(diversity.copying_chance(300, 600), abs=0.04)
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.05])
+def test_samples_that_tie_are_copies_by_chance_alone(jitter: float) -> None:
+    # counts: most samples have many neighbours that are equally near
+    samples, context, real = (RNG.poisson(3, size=(n, 1)).astype(float) for n in (4000, 100, 200))
+    samples = samples + jitter * RNG.normal(size=samples.shape)
+    rate = diversity.copying_rate(samples, [context], np.zeros(4000, int), real)
+    assert rate == pytest.approx(diversity.copying_chance(100, 200), abs=0.04)
+
+
 def test_bytes_and_unit_floats_are_the_same_images() -> None:
     images = RNG.integers(0, 256, size=(12, 1, 4, 4)).astype(np.uint8)
     assert diversity.ratio(images / 255, images) == pytest.approx(1, abs=1e-12)

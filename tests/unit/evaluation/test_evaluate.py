@@ -14,8 +14,9 @@ from accelerate.state import AcceleratorState
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
-from sno_dist.errors import ConfigError, DataError, Preempted
+from sno_dist.errors import ConfigError, DataError, Preempted, SnoError
 from sno_dist.evaluation.evaluate import Report, evaluate
+from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
 from sno_dist.runtime import collectives, preemption
@@ -79,6 +80,25 @@ def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:
     assert summary["baselines"]["pooled"]["seen"]["distributions"] == 5
     text = run.report.table.split("\n\n")[-1]
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["operator", *METHODS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        (["sampling.samples=3"], ConfigError, r"fewer samples .*at: sampling\.samples"),
+        (["evaluation.neighbours=20"], ConfigError, "expected: more than evaluation.neighbours=20"),
+        (
+            ["evaluation.neighbours=20", "sampling.samples=30"],
+            DataError,
+            r"too few held-out .*at: distribution .*got: 40 .*expected: at least 42",
+        ),
+    ],
+)
+def test_too_few_samples_are_told_before_any_are_drawn(
+    run: Run, settings: list[str], error: type[SnoError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        check_counts(lattice(Path("unused"), *settings), run.manifest)
 
 
 def test_baselines_change_no_figure_of_the_operator(run: Run) -> None:

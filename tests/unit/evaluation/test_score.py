@@ -94,7 +94,7 @@ def test_floors_and_ceilings_are_of_two_sets() -> None:
     assert figures.n == 60
     assert figures.mmd_floor == mmd.floor(REAL, UNIT, 40)
     assert figures.mmd_floors[0.3] == mmd.floor(REAL, Gaussian(0.3), 40)
-    assert [half.count for half in figures.halves] == [30, 30]
+    assert [part.count for part in figures.parts] == [30, 30]
     assert 0.5 < figures.recall_ceiling <= 1
 
 
@@ -103,5 +103,5 @@ def test_bad_samples_are_told_with_their_distribution() -> None:
         score(np.where(np.arange(40)[:, None] == 7, np.nan, RNG.normal(size=(40, 3))))
     with pytest.raises(DataError, match="too few generated samples of a"):
         score(REAL[:3])
-    with pytest.raises(DataError, match="too few real samples"):
+    with pytest.raises(DataError, match="too few real samples of a"):
         measured(REAL[:7])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import ANY
 
@@ -21,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 def figures() -> RealFigures:
     features = RNG.normal(size=(40, 3))
-    halves = moments(features[::2]), moments(features[1::2])
+    parts = moments(features[::2]), moments(features[1::2])
     return RealFigures(
         n=40,
         correct=39,
@@ -29,7 +30,7 @@ def figures() -> RealFigures:
         p_value=0.5,
         recall_ceiling=0.9,
         moments=moments(features),
-        halves=halves,
+        parts=parts,
     )
 
 
@@ -131,13 +132,53 @@ def test_without_a_classifier_or_contexts_their_figures_are_none() -> None:
 def test_one_split_and_one_distribution_are_enough() -> None:
     summary = summarise([s for s in SCORES if s.name == "05"], **FIXED)
     assert summary["unseen"] is None
-    assert summary["seen"]["frechet_interval"] is None
+    for figure in ("frechet", "diversity", "mmd"):
+        # one says nothing of others
+        assert summary["seen"][f"{figure}_interval"] is None
     assert "unseen" not in table(summary)
+
+
+def perfect(references: Sequence[int], generated: int) -> list[DistributionScores]:
+    """Scores of a perfect model, each distribution N(4 i, I) in six dimensions."""
+    source, scores = np.random.default_rng(1), []
+    for index, count in enumerate(references):
+        real = source.normal(size=(count, 6)) + 4 * index
+        own = figures()
+        own = replace(
+            own,
+            n=count,
+            correct=count if index else 0,
+            moments=moments(real),
+            parts=(moments(real[: min(generated, count // 2)]), moments(real[count // 2 :])),
+        )
+        drawn = moments(source.normal(size=(generated, 6)) + 4 * index)
+        scores.append(
+            replace(SCORES[-1], name=f"{index}", n=generated, correct=9, moments=drawn, real=own)
+        )
+    return scores
+
+
+def test_distributions_weigh_the_same_however_many_are_held_out() -> None:
+    uneven = summarise(perfect([20, 400, 20, 400], 50), **FIXED)["seen"]
+    even = summarise(perfect([200] * 4, 50), **FIXED)["seen"]
+    # pooled by their counts, the real ones would be another mixture: a distance of more than 5
+    assert uneven["frechet"] < 1
+    assert even["frechet"] < 1
+    assert uneven["ceiling"] == even["ceiling"] == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize("held_out", [40, 400, 4000])
+def test_a_perfect_model_is_near_the_frechet_floor(held_out: int) -> None:
+    ratios = []
+    for _ in range(3):
+        seen = summarise(perfect([held_out] * 8, 100), **FIXED)["seen"]
+        ratios.append(seen["frechet"] / seen["frechet_floor"])
+    assert np.mean(ratios) == pytest.approx(1, abs=0.5)
 
 
 def test_the_table_is_aligned_and_holds_the_figures() -> None:
     lines = table(summarise(SCORES, **FIXED)).splitlines()
-    assert lines[0] == "p, guidance 1.25, scored in 3 s"
+    assert lines[0] == "p, guidance 1.25, sampled and scored in 3 s"
     accuracy = next(line for line in lines if line.startswith("accuracy"))
     assert "90.0 % [" in accuracy
     assert "98.0 % [" in accuracy

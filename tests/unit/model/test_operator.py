@@ -11,7 +11,7 @@ import torch
 
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config import schema
-from sno_dist.errors import ArtifactError, ConfigError, DataError
+from sno_dist.errors import ArtifactError, ConfigError, DataError, RunError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.joint import training_embedding
@@ -213,6 +213,14 @@ def test_guidance(base: str) -> None:
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=1.0), plain)
     free = operator.sample(operator.unknown.detach(), 3, steps=4)
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=0.0), free)
+
+
+def test_what_is_not_finite_becomes_no_image() -> None:
+    operator = wake(make())
+    z = torch.zeros(3, operator.autoencoder.size)
+    z[1, 2] = torch.nan
+    with pytest.raises(RunError, match="latents that are not finite .*got: 1 of 3"):
+        operator.decode(z)
 
 
 def test_latent_statistics_standardise() -> None:
