@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
@@ -17,7 +18,7 @@ from sno_dist.cli.config import config
 from sno_dist.cli.doctor import doctor
 from sno_dist.cli.inspect import inspect
 from sno_dist.cli.plan import plan
-from sno_dist.errors import SnoError
+from sno_dist.errors import Preempted, SnoError
 from sno_dist.runtime.launcher import parent
 
 __all__ = ["commands", "guarded", "main"]
@@ -83,6 +84,13 @@ def guarded(action: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to tell anyone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:
+        if not _in_contact():
+            raise
+        # A bug, told whole. An interpreter that goes down by itself may wait for ranks that wait
+        # for this one.
+        traceback.print_exc()
+        code = 1
     _end(code)
 
 
@@ -90,16 +98,26 @@ def _end(code: int) -> NoReturn:
     """Exit; a rank in touch with others without the interpreter's teardown.
 
     In that, threads of gloo that are still there abort the process now and then, and the launcher
-    takes a run that is done for one that failed.
+    takes a run that is done for one that failed. A rank that fails does not take leave of others,
+    which may be waiting for it elsewhere: the launcher sees that it has gone, and ends them.
     """
-    distributed = sys.modules.get("torch.distributed")  # not imported for this alone
-    if distributed is not None and distributed.is_initialized():
+    if _in_contact():
+        if code in (0, Preempted.exit_code):
+            from sno_dist.runtime.accelerator import leave
+
+            leave()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _in_contact() -> bool:
+    """Whether this process is one rank of a process group."""
+    distributed = sys.modules.get("torch.distributed")  # not imported for this alone
+    return distributed is not None and distributed.is_initialized()
 
 
 def _tell(message: str, code: int) -> int:

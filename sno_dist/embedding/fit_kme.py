@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +114,11 @@ def _featured(
 ) -> _Means:
     own = fit_map(section.form, kernel, sets)
     feature_map = make_feature_map(section, {**tensors, **own})
-    sums = stream.feature_sums(feature_map, sets)
+    # sums come to the CPU, where eigenvectors have the same bits; samples may lie on a GPU
+    at_samples = copy.deepcopy(feature_map).to(sets.device)
+    sums = stream.feature_sums(at_samples, sets)
     features = feature_map.weigh(sums.mean)
-    error, largest = _error(feature_map, kernel, sets)
+    error, largest = _error(at_samples, kernel, sets)
     report = {"features": feature_map.size, "gram_error": error, "gram_largest": largest}
     return _Means(
         products=features,
@@ -132,7 +135,7 @@ def _error(feature_map: FeatureMap, kernel: Kernel, sets: SampleSets) -> tuple[f
     taken = [sets.take(item, PROBE) for item in few]
     lengths = torch.tensor([len(rows) for rows in taken])
     rows = torch.cat(taken)
-    features = feature_map.weigh(feature_map.sums(rows, lengths).mean)
+    features = feature_map.weigh(feature_map.sums(rows, lengths).mean).cpu()
     pairs = torch.outer(lengths, lengths)
     each = lengths.tolist()
     exact = pair_sums(kernel, rows, each, kernel.right(rows), each).cpu() / pairs

@@ -28,7 +28,7 @@ class SampleSets:
     def __init__(
         self, reader: Reader, entries: Sequence[Entry], limit: int | None, device: torch.device
     ) -> None:
-        self._reader, self._entries, self._device = reader, entries, device
+        self._reader, self._entries, self.device = reader, entries, device
         manifest: Manifest = reader.manifest
         self._shift, self._scale = np.asarray(manifest.shift), np.asarray(manifest.scale)
         counts = [entry.count("model") for entry in entries]
@@ -46,7 +46,7 @@ class SampleSets:
         raw = self._reader.take(self._entries[item], "model", np.arange(size))
         free = self._transform.inverse(torch.from_numpy(raw.astype(np.float64))).numpy()
         rows = (free - self._shift) / self._scale
-        return torch.from_numpy(rows.reshape(size, -1)).to(self._device)
+        return torch.from_numpy(rows.reshape(size, -1)).to(self.device)
 
     def panel(self, items: Sequence[int]) -> Tensor:
         """Several sets laid end to end: (sum of n, D)."""

@@ -16,6 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import preemption
 from sno_dist.runtime.launcher import launcher_watched
+from sno_dist.runtime.progress import say
 
 __all__ = [
     "EngineName",
@@ -25,6 +26,7 @@ __all__ = [
     "build_accelerator",
     "device",
     "engine_name",
+    "leave",
     "start",
 ]
 
@@ -33,6 +35,9 @@ EngineName = Literal["data_parallel", "deepspeed", "fsdp"]
 TIMEOUT = "SNO_DIST_TIMEOUT"
 """Seconds that a rank waits for the others before it ends; rank 0 trains the judge alone."""
 PATIENCE = 3600.0
+
+WHOLE = 10**15
+"""Entries, more than any rank holds."""
 
 OURS = {
     "gradient_accumulation_steps": (1, "training.micro"),
@@ -63,13 +68,55 @@ def start() -> None:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if engine_name() == "deepspeed":
         _quieten_deepspeed()
+    _check_devices()
     with launcher_watched():
         state = PartialState(timeout=_patience(), **_place())
-    # gloo's threads abort the interpreter now and then if the group is still up when it ends
-    atexit.register(state.destroy_process_group)
+    if "nccl" not in (state.backend or ""):
+        # gloo's threads abort the interpreter now and then if the group is still up when it ends;
+        # NCCL's end waits for ranks that may be waiting for this one, see `leave`
+        atexit.register(state.destroy_process_group)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     preemption.listen()
+    say(_told(state))
+
+
+def _told(state: PartialState) -> str:
+    """What a person wants to know of where a run is."""
+    place, ranks = str(state.device.type), state.num_processes
+    if place == "cuda":
+        place += f", {torch.cuda.get_device_name(state.device)}"
+    return f"{ranks} {'rank' if ranks == 1 else 'ranks'} on {place}"
+
+
+def leave() -> None:
+    """Take the process group down where all ranks have come to their end. **Collective.**"""
+    PartialState().destroy_process_group()
+
+
+def _check_devices() -> None:
+    """Refuse more ranks than GPUs, and GPUs that Slurm gave and torch does not see.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    ranks, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < found < ranks:
+        raise ConfigError(
+            "two ranks cannot share a GPU",
+            where="accelerate launch --num_processes",
+            got=f"{ranks} ranks on this machine with {found} GPUs",
+            fix=f"start {found} here, or hide the GPUs by CUDA_VISIBLE_DEVICES=",
+        )
+    given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
+    if not found and given not in ("", "0") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise ConfigError(
+            "this node's GPUs are not usable",
+            where="torch.cuda.is_available()",
+            got=f"no GPU, where Slurm gave {given}",
+            fix="install a torch that is built for the driver, or set CUDA_VISIBLE_DEVICES= to "
+            "run on the CPU",
+        )
 
 
 def _patience() -> timedelta:
@@ -169,6 +216,9 @@ def _adopt(settings: dict[str, Any]) -> None:
             expected="1, 2 or 3",
             fix="launch with launch/accelerate/one_machine.yaml for plain data parallelism",
         )
+    if stage == 3:
+        # The optimizer would be called once for each sub-group, and clip each by itself.
+        settings["zero_optimization"]["sub_group_size"] = WHOLE
     # A batch's samples are counted in distributions, and ranks may hold different numbers of them.
     settings |= {
         "gradient_accumulation_steps": 1,

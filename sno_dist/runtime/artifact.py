@@ -122,11 +122,13 @@ def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
 
     **Collective**: rank 0 says whether it is there, since nodes may see a shared disk differently.
     """
-    if not collectives.broadcast(is_complete(path), f"looking for {kind}"):
+    # A node that looks before it is there may be told so for a minute by its network disk's cache.
+    found = collectives.world().is_main and is_complete(path)
+    if not collectives.broadcast(found, f"looking for {kind}"):
         return None
-    found = open_artifact(path, kind, verify=False)
-    check_inputs(found, inputs)
-    return found
+    artifact = open_artifact(path, kind, verify=False)
+    check_inputs(artifact, inputs)
+    return artifact
 
 
 def check_inputs(artifact: Artifact, inputs: Mapping[str, Any]) -> None:

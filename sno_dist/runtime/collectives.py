@@ -89,9 +89,10 @@ def gather_tensors(value: Tensor, phase: str) -> list[Tensor]:
     if not _is_up():
         return [value]
     with _named(phase):
-        values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
-        dist.all_gather(values, value.contiguous())
-        return values
+        wire = value.to(_wire_device()).contiguous()
+        values = [torch.empty_like(wire) for _ in range(dist.get_world_size())]
+        dist.all_gather(values, wire)
+        return [found.to(value.device) for found in values]
 
 
 def barrier(phase: str) -> None:
@@ -123,10 +124,12 @@ def _named(phase: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if is_worker_loss(error):
+        if is_worker_loss(error) or isinstance(error, torch.OutOfMemoryError):
             raise
+        # NCCL tells its reason last
+        lines = [line.strip()[:160] for line in str(error).splitlines() if line.strip()]
         raise RunError(
             f"rank {dist.get_rank()} lost contact with another rank during {phase}",
-            got=str(error).splitlines()[0][:160],
+            got=" ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else None,
             fix="read the other ranks' messages; then run the same command to resume",
         ) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from sno_dist.shards.tar import Shard, check_size, map_shard
 __all__ = ["Reader"]
 
 OPEN = 4096
+"""Shards that are held mapped, if the system lets a process have so many files open."""
 ATTEMPTS = 4
 
 
@@ -43,6 +46,7 @@ class Reader:
         self._remote = "://" in manifest.root
         self._cache = Path(cache or Path(tempfile.gettempdir()) / "sno-dist-shards")
         self._maps: OrderedDict[str, tuple[Path, NDArray[np.generic]]] = OrderedDict()
+        self._most = min(OPEN, _open_files() // 2)
 
     def take(self, entry: Entry, role: Role, index: NDArray[np.int64]) -> NDArray[np.generic]:
         """The samples at `index`, in that order: (len(index), *shape), a copy.
@@ -89,7 +93,7 @@ class Reader:
                 map_shard(path, shard, manifest.shape, manifest.dtype, verify=self._verify),
             )
             self._maps[shard.file] = found
-            if len(self._maps) > OPEN:
+            if len(self._maps) > self._most:
                 self._maps.popitem(last=False)
         return found
 
@@ -100,6 +104,17 @@ class Reader:
         if not path.is_file():
             _fetch(f"{self.manifest.root}/{shard.file}", shard, path)
         return path
+
+
+def _open_files() -> int:
+    """How many files this process may have open, after asking for as many as it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * OPEN if hard == resource.RLIM_INFINITY else min(hard, 4 * OPEN)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return 4 * OPEN if soft == resource.RLIM_INFINITY else soft
 
 
 def _fetch(url: str, shard: Shard, path: Path) -> None:

@@ -157,26 +157,14 @@ def map_shard(
         )
     raw = np.memmap(path, np.uint8, "r")
     row = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    records = -(-shard.count // shard.block)
     inner = np.empty((1, *shape), dtype).strides[1:]
-    return np.ndarray(
-        (records, shard.block, *shape),
-        dtype,
-        buffer=_whole(raw, shard, records, row),
-        offset=shard.offset,
-        strides=(shard.stride, row, *inner),
+    # A short last record may end before the view does, whose samples from `count` on are not there.
+    return np.lib.stride_tricks.as_strided(
+        np.frombuffer(raw, dtype, 1, shard.offset),
+        (-(-shard.count // shard.block), shard.block, *shape),
+        (shard.stride, row, *inner),
+        writeable=False,
     )
-
-
-def _whole(raw: NDArray[np.uint8], shard: Shard, records: int, row: int) -> Any:
-    """The bytes that the strided view may address; a short last record is followed by padding."""
-    need = shard.offset + (records - 1) * shard.stride + shard.block * row
-    if need <= len(raw):
-        return raw
-    # The view must not reach past the map, so a shard with a short tail is copied into memory.
-    padded = np.zeros(need, np.uint8)
-    padded[: len(raw)] = raw
-    return padded
 
 
 def check_size(path: Path, shard: Shard) -> None:

@@ -76,7 +76,9 @@ class Stepper:
         with collectives.in_contact(f"the update of training step {step}"):
             skipped = self._engine.update()
         norm = self._engine.optimizer.norm
-        if not math.isfinite(norm) and self._engine.scaler is None:
+        scaler = self._engine.scaler
+        # no scale below 1 helps: that is no overflow
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < 1):
             raise NotFiniteError(_found(losses, norm))
         self._operator.update_latent(
             latent.to(self._device), self._training.distributions, self._training.targets

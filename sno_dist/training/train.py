@@ -195,21 +195,22 @@ class _Training:
 
     def _show(self, tracker: Tracker, step: int, *, embeddings: bool = False) -> None:
         averaged = self._average()
-        if not collectives.world().is_main:
-            return
-        reader = self._reader()
-        with autocast(self._config.training.precision), _told(f"no pictures at step {step}"):
-            show_images(averaged, self._manifest, reader, tracker, step)
-            if embeddings:
-                show_embeddings(averaged, self._manifest, reader, tracker)
+        if collectives.world().is_main:
+            reader = self._reader()
+            with autocast(self._config.training.precision), _told(f"no pictures at step {step}"):
+                show_images(averaged, self._manifest, reader, tracker, step)
+                if embeddings:
+                    show_embeddings(averaged, self._manifest, reader, tracker)
+        # here and not in a group of the engine's, whose patience may be shorter
+        collectives.barrier("showing pictures")
 
     def _probed(self, probe: Probe) -> dict[str, float]:
-        averaged = self._average()
-        if not collectives.world().is_main:
-            return {}
-        with autocast(self._config.training.precision), _told("the probe found nothing"):
-            return probe(averaged)
-        return {}
+        averaged, found = self._average(), {}
+        if collectives.world().is_main:
+            with autocast(self._config.training.precision), _told("the probe found nothing"):
+                found = probe(averaged)
+        collectives.barrier("the probe")
+        return found
 
     def _average(self) -> ScoreNeuralOperator:
         """The operator as it will be used, in a module of its own. **Collective.**"""

@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from tests.distributed.launch import launch
 
 LAUNCHER = """
 import subprocess, sys, time
@@ -55,3 +58,15 @@ def test_a_rank_without_launcher_ends(tmp_path: Path, after: float) -> None:
         "[rank 1] error: rank 1 lost contact with another rank during the start | "
         "got: the launcher has ended | do: run the same command again"
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here the GPU would be found")
+def test_gpus_that_torch_does_not_see_are_no_reason_to_take_the_cpu(tmp_path: Path) -> None:
+    place = {"SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    words = ["build-shards", "-c", "configs/smoke.yaml", f"shards.path={tmp_path / 'shards'}"]
+    done = launch(1, "sno_dist", *words, env=place)
+    assert "error: this node's GPUs are not usable" in done.stderr
+    assert "got: no GPU, where Slurm gave 4" in done.stderr
+    hidden = launch(1, "sno_dist", *words, env={**place, "CUDA_VISIBLE_DEVICES": ""})
+    assert hidden.returncode == 0, hidden.stderr
+    assert "1 rank on cpu" in hidden.stderr

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.distributed.launch import launch
 
@@ -18,12 +20,14 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
 ]
 
-ZERO = ["--config_file", "launch/accelerate/deepspeed.yaml"]
-ZERO += ["--deepspeed_config_file", "launch/deepspeed/zero2.json"]
+ZERO = ["--config_file", "launch/accelerate/deepspeed.yaml", "--deepspeed_config_file"]
 ENGINES: dict[str, Sequence[str]] = {
     "alone": ["--config_file", "launch/accelerate/one_gpu.yaml"],
     "data parallel": ["--config_file", "launch/accelerate/one_machine.yaml"],
-    "zero2": ZERO,
+    **{
+        name: [*ZERO, f"launch/deepspeed/{name}.json"]
+        for name in ("zero1", "zero2", "zero2_offload", "zero3")
+    },
     "fully sharded": ["--config_file", "launch/accelerate/fsdp2.yaml"],
 }
 CASES = [
@@ -31,14 +35,28 @@ CASES = [
     *((engine, "fp16") for engine in ("alone", "data parallel")),
 ]
 
+LATTICE = [
+    "shards.source={kind: gaussian_mixture, seen: 12, unseen: 3, model: 80, reference: 10}",
+    "embedding={kind: kme, kernel: {kind: gaussian, bandwidth: 0.3}, components: 8}",
+    "model={autoencoder: {kind: identity}, network: {kind: nomad}, likelihood: gaussian}",
+    "judge=null",
+]
+FORMS = {
+    form: [f"embedding.form.kind={form}"] for form in ("exact", "fourier", "random", "nystrom")
+}
+FORMS["eigen"] = ["embedding.kernel={kind: heat, order: 12}", "embedding.form.kind=eigen"]
+
 
 def run(folder: Path, engine: str, precision: str, **env: str) -> list[dict[str, float]]:
     """All stages, on shards that all cases share; the log of training."""
     own = folder / f"{engine} {precision} {len(env)}"
     words = ["-c", "configs/smoke.yaml", f"run={own}", f"shards.path={folder / 'shards'}"]
     words += [f"training.precision={precision}", "training.log_every=1"]
-    done = launch(1, "sno_dist", "run", *words, options=ENGINES[engine], env=env, timeout=500)
+    # `launch` hides GPUs unless it is told which there are
+    place = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"), **env}
+    done = launch(1, "sno_dist", "run", *words, options=ENGINES[engine], env=place, timeout=500)
     assert done.returncode == 0, done.stderr
+    assert ("on cuda" in done.stderr + done.stdout) == bool(place["CUDA_VISIBLE_DEVICES"])
     summary = json.loads((own / "evaluation/summary.json").read_text())
     assert math.isfinite(summary["unseen"]["frechet"])
     rows = map(json.loads, (own / "logs/rank-00000.jsonl").read_text().splitlines())
@@ -66,6 +84,19 @@ def test_an_engine_computes_what_a_cpu_does(
     # the first step has the same weights and noise; later ones drift apart
     assert first == pytest.approx(reference[0]["loss/total"], rel=0.01)
     assert last == pytest.approx(reference[-1]["loss/total"], rel=0.15)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_kernel_mean_embedding_is_that_of_a_cpu(folder: Path, form: str) -> None:
+    tables = []
+    for devices in (os.environ.get("CUDA_VISIBLE_DEVICES", "0"), ""):
+        own = folder / f"{form} on {devices or 'cpu'}"
+        words = [*LATTICE, *FORMS[form], f"run={own}", f"shards.path={folder / 'lattice'}"]
+        for stage in ("build-shards", "fit-embedding"):
+            done = launch(1, "sno_dist", stage, *words, env={"CUDA_VISIBLE_DEVICES": devices})
+            assert done.returncode == 0, done.stderr
+        tables.append(load_file(own / "embedding/fitted.safetensors")["table"])
+    torch.testing.assert_close(*tables, rtol=1e-4, atol=1e-4)
 
 
 def test_overflows_of_fp16_are_counted(folder: Path) -> None:

@@ -120,7 +120,8 @@ class Zero(Engine):
         """Make the moments, which else come with the first step, too late to be restored."""
         for flat in self._flat_weights():
             self.optimizer.state[flat] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                # where the fused update looks for it
+                "step": torch.zeros((), dtype=torch.float32, device=flat.device),
                 **{key: torch.zeros_like(flat) for key in MOMENTS},
             }
         if not self._splits_weights:

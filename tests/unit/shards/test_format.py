@@ -6,6 +6,7 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def test_round_trip(tmp_path: Path, count: int, dtype: str) -> None:
     view = map_shard(tmp_path / "a/x.tar", shard, SHAPE, dtype, verify=True)
     index = np.arange(count)
     np.testing.assert_array_equal(view[index // shard.block, index % shard.block], written)
+
+
+@pytest.mark.parametrize("count", [1000, 1001])
+def test_a_shard_is_mapped_however_its_last_record_ends(tmp_path: Path, count: int) -> None:
+    shard = write_shard(tmp_path, "x.tar", np.zeros((count, *SHAPE), np.uint8), 250)
+    held: Any = map_shard(tmp_path / "x.tar", shard, SHAPE, "uint8", verify=False)
+    while not isinstance(held, np.memmap):
+        held = held.obj if isinstance(held, memoryview) else held.base
+    assert held.nbytes == shard.bytes
 
 
 # the library leaves its stream for the garbage collector to close
