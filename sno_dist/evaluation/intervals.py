@@ -62,11 +62,11 @@ def jackknife(value: float, left_out: Sequence[float], z: float = Z95) -> Interv
     return max(0.0, value - half), value + half
 
 
-def wilson(correct: int, total: int, z: float = Z95) -> Interval:
+def wilson(correct: float, total: int, z: float = Z95) -> Interval:
     """Wilson's score interval of a proportion; keeps its width where all or none are correct.
 
     Args:
-        correct: Successes.
+        correct: Successes; not whole where trials are weighed.
         total: Trials, at least 1.
         z: Normal quantile; the default gives 95 %.
 

@@ -83,9 +83,10 @@ def start() -> None:
 
 def _told(state: PartialState) -> str:
     """What a person wants to know of where a run is."""
-    place, ranks = str(state.device.type), state.num_processes
+    where, ranks = torch.device(str(state.device)), state.num_processes
+    place = where.type
     if place == "cuda":
-        place += f", {torch.cuda.get_device_name(state.device)}"
+        place += f", {torch.cuda.get_device_name(where)}"
     return f"{ranks} {'rank' if ranks == 1 else 'ranks'} on {place}"
 
 

@@ -43,7 +43,7 @@ class World:
         by at most the dearest item's. In order.
         """
         dearest_first = sorted(range(len(costs)), key=lambda item: (-costs[item], item))
-        own = []
+        own: list[int] = []
         for start in range(0, len(costs), self.size):
             back = start // self.size % 2 == 1
             place = start + (self.size - 1 - self.rank if back else self.rank)
