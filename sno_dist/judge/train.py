@@ -63,7 +63,7 @@ def train_classifier(
     optimizer, schedule = _optimisation(network, settings, total)
     batches = _batches(images, labels, settings, source)
     for step, (pictures, truth) in enumerate(batches, start=1):
-        inputs = judge.standardise(augment(pictures, source, settings.distortion).to(device))
+        inputs = judge.standardise(augment(pictures, source).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device)):
             _, logits = network(inputs)
         loss = functional.cross_entropy(logits.float(), truth.to(device), label_smoothing=SMOOTHING)
@@ -76,25 +76,20 @@ def train_classifier(
     return judge
 
 
-def augment(images: Tensor, source: torch.Generator, distortion: float = 0.0) -> Tensor:
+def augment(images: Tensor, source: torch.Generator) -> Tensor:
     """Shift by a fraction of a sixteenth of the side (a pixel at least) and add a little noise.
 
-    No flips or colour changes: those may lead from one distribution to another.
+    No flips, turns or colour changes: those may lead from one distribution to another.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         source: Where the random numbers come from.
-        distortion: Largest entry of a random matrix that is added to the identity: small turns,
-            stretches and shears together.
     """
     sides = torch.tensor(images.shape[:1:-1])  # width, height: the order of grid coordinates
     pixels = max(1.0, float(sides.min()) / 16)
     shift = (2 * torch.rand(len(images), 2, generator=source) - 1) * pixels
     theta = torch.eye(2, 3).repeat(len(images), 1, 1)
     theta[:, :, 2] = 2 * shift / sides
-    if distortion:
-        bent = 2 * torch.rand(len(images), 2, 2, generator=source) - 1
-        theta[:, :, :2] += distortion * bent
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return moved + NOISE * torch.randn(moved.shape, generator=source)

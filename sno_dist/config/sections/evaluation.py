@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from sno_dist.config.sections.section import Fraction, Natural, Section
+from sno_dist.config.sections.section import Natural, Section
 
 __all__ = ["Evaluation", "Judge"]
 
@@ -22,11 +22,6 @@ class Judge(Section):
     epochs: PositiveInt = 3
     batch: PositiveInt = 250
     learning_rate: PositiveFloat = 3e-3
-    distortion: Fraction = Field(
-        default=0.0,
-        description="augmentation by small turns, stretches and shears, of matrix entries up to "
-        "this; 0 where those may lead from one distribution to another",
-    )
 
 
 class Evaluation(Section):
