@@ -1,11 +1,17 @@
-"""The ResNet-18 of the judge, with a stem that suits the size of its images."""
+"""The ResNet-18 of the judge, with a stem that suits the size of its images.
+
+transformers, most of what a rank would read as it starts, is read when a judge is built.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetForImageClassification
+
+if TYPE_CHECKING:
+    from transformers import ResNetForImageClassification
 
 __all__ = ["Form", "ResNet18"]
 
@@ -43,6 +49,8 @@ class ResNet18(nn.Module):
     """
 
     def __init__(self, form: Form) -> None:
+        from transformers import ResNetConfig, ResNetForImageClassification
+
         super().__init__()
         channels, height, width = form.shape
         side = min(height, width)

@@ -30,6 +30,17 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("stage", ["training.train", "sampling.sample", "evaluation.evaluate"])
+def test_a_stage_reads_neither_engine_nor_judge_before_it_needs_one(stage: str) -> None:
+    # they would be most of what every rank reads as it starts
+    code = (
+        f"import sys, sno_dist.{stage}\n"
+        "found = {'transformers', 'deepspeed', 'torch.distributed.fsdp'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_commands_are_listed_in_the_order_of_the_data_flow(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
