@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sno_dist.config.schema import Objective
-from sno_dist.diffusion.likelihood import log_density
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.embedding.features import Sums, sum_features
-from sno_dist.errors import DataError, RunError
+from sno_dist.errors import RunError
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import (
     OperatorSpec,
@@ -27,6 +26,8 @@ from sno_dist.model.build import (
     make_schedule,
     make_transform,
 )
+from sno_dist.model.density import log_prob
+from sno_dist.model.given import checked
 from sno_dist.model.joint import joint_losses
 from sno_dist.model.latent import LatentMoments
 from sno_dist.model.pretrained import SPEC, WEIGHTS, read_pretrained
@@ -188,7 +189,7 @@ class ScoreNeuralOperator(nn.Module):
         Raises:
             DataError: If there are no samples, or they are of another shape or not finite.
         """
-        context = self._check(context)
+        context = checked(self, context)
         parts = [self.embed_sums(part, torch.tensor([len(part)])) for part in context.split(chunk)]
         sums = sum(parts[1:], parts[0])
         return self.read_out(sums)[0]
@@ -271,23 +272,12 @@ class ScoreNeuralOperator(nn.Module):
         Returns:
             (N,).
         """
-        z = self.encode(x)
-        signs = None
-        if probes is not None:
-            generator = torch.Generator().manual_seed(0)
-            signs = torch.randint(0, 2, (probes, *z.shape), generator=generator).to(z) * 2 - 1
-        score = guided(self.score_model, u.expand(len(z), -1), self.unknown, 1.0)
-        density = log_density(score, self.schedule, z, probes=signs, tolerance=tolerance)
-        if self.autoencoder.trains:
-            return density
-        free = self.transform.inverse(torch.as_tensor(x).to(self.scale))
-        volume = self.scale.expand(self.transform.free).log().sum() + self.transform.log_det(free)
-        return density - volume - self.latent_deviation.log().sum()
+        return log_prob(self, u, x, probes, tolerance)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latent means of samples: (N, *shape) data units to (N, Z)."""
-        return self.latents(self._check(x))
+        return self.latents(checked(self, x))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -353,16 +343,3 @@ class ScoreNeuralOperator(nn.Module):
     def standardise(self, raw: Tensor) -> Tensor:
         """The autoencoder's latents to standardised ones."""
         return (raw - self.latent_mean) / self.latent_deviation
-
-    def _check(self, x: Tensor) -> Tensor:
-        x, shape = torch.as_tensor(x), self.spec.shape
-        if len(x) == 0 or tuple(x.shape[1:]) != shape:
-            raise DataError(
-                "samples of the wrong shape",
-                got=tuple(x.shape),
-                expected=f"(K, {', '.join(map(str, shape))}) with K >= 1",
-            )
-        if x.is_floating_point() and not bool(x.isfinite().all()):
-            raise DataError("samples that are not finite", got="NaN or infinity")
-        self.transform.check(x.to(self.scale))
-        return x.to(self.scale.device)

@@ -1,0 +1,35 @@
+"""The density of samples under an operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sno_dist.diffusion.likelihood import log_density
+from sno_dist.score.guidance import guided
+
+if TYPE_CHECKING:
+    from sno_dist.model.operator import ScoreNeuralOperator
+
+__all__ = ["log_prob"]
+
+
+def log_prob(
+    operator: ScoreNeuralOperator, u: Tensor, x: Tensor, probes: int | None, tolerance: float
+) -> Tensor:
+    """See `ScoreNeuralOperator.log_prob`."""
+    z = operator.encode(x)
+    signs = None
+    if probes is not None:
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (probes, *z.shape), generator=generator).to(z) * 2 - 1
+    score = guided(operator.score_model, u.expand(len(z), -1), operator.unknown, 1.0)
+    density = log_density(score, operator.schedule, z, probes=signs, tolerance=tolerance)
+    if operator.autoencoder.trains:
+        return density
+    transform, scale = operator.transform, operator.scale
+    free = transform.inverse(torch.as_tensor(x).to(scale))
+    volume = scale.expand(transform.free).log().sum() + transform.log_det(free)
+    return density - volume - operator.latent_deviation.log().sum()
