@@ -143,7 +143,9 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
 
 def test_after_every_step_all_ranks_hold_the_same_bits(lives: Lives) -> None:
     facts = [json.loads((lives.root / f"{rank}.json").read_text()) for rank in range(2)]
-    assert [fact["drawn"] for fact in facts] == [[0, 2, 4, 6], [1, 3, 5]]
+    shares = [fact["drawn"] for fact in facts]
+    assert sorted(slot for share in shares for slot in share) == list(range(7))
+    assert sorted(map(len, shares)) == [3, 4]
     assert facts[0]["held"] == facts[1]["held"]
     assert len(set(facts[0]["held"])) == 5
     assert all(fact["agreed"] for fact in facts)
