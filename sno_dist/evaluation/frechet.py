@@ -2,12 +2,15 @@
 
 One distribution's samples are too few to fit a covariance of many features, so each distribution
 leaves its `Moments` and they are pooled over all distributions of a split before the distance.
+Of more than `WIDE` features, such as the genes of cells, these are of a random projection: wide
+matrices for every distribution and K would fill the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,9 @@ from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
 __all__ = ["Moments", "between", "frechet", "moments", "pool_evenly", "pool_weighted"]
+
+WIDE = 512
+"""Features of which moments are kept; of more, of their projection onto as many random axes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +57,24 @@ class Moments:
 
 
 def moments(features: NDArray[Any]) -> Moments:
-    """The moments of (n, ...) features, n >= 1, in float64."""
+    """The moments of (n, ...) features, n >= 1, in float64.
+
+    Of more than `WIDE` features d, those of sqrt(d / WIDE) Q'x, Q with orthonormal columns: squared
+    distances of means and traces of covariances are right in expectation over Q.
+    """
     rows = as_rows(features, "features")
+    if rows.shape[1] > WIDE:
+        rows = rows @ _axes(rows.shape[1])
     mean = rows.mean(axis=0)
     centred = rows - mean
     return Moments(count=len(rows), mean=mean, scatter=centred.T @ centred)
+
+
+@cache
+def _axes(size: int) -> NDArray[np.float64]:
+    """(size, WIDE): always the same random subspace, so that moments made apart can be pooled."""
+    axes, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((size, WIDE)))
+    return axes * np.sqrt(size / WIDE)
 
 
 def pool_evenly(parts: Sequence[Moments], kept: NDArray[np.bool_] | None = None) -> list[Moments]:
@@ -123,7 +142,8 @@ def frechet(x: NDArray[Any], y: NDArray[Any]) -> float:
     """The Frechet distance between Gaussians fitted to two feature sets.
 
     Args:
-        x: (n, ...) features, n >= 2; fewer samples than features bias the distance upwards.
+        x: (n, ...) features, n >= 2; fewer samples than features bias the distance upwards. Of
+            more than `WIDE` features it is the distance of their projection (see `moments`).
         y: (m, ...) features, m >= 2.
 
     Raises:
