@@ -201,8 +201,9 @@ def writing(
             collectives.barrier(f"opening {kind}")
             yield temporary
             collectives.barrier(f"closing {kind}")
+            files = _hashed(temporary, kind)
             if main:
-                _seal(temporary, kind, inputs)
+                _seal(temporary, {"kind": kind, "inputs": dict(inputs), "files": files})
                 _replace(temporary, path)
             collectives.barrier(f"publishing {kind}")
 
@@ -217,18 +218,31 @@ def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
     stamp.write_text(token)
 
 
-def _seal(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> None:
-    files = {}
-    for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-        name = file.relative_to(temporary)
-        if name.name == COMPLETE or any(part.startswith(".") for part in name.parts):
-            continue
+def _hashed(temporary: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Sync the artifact's files, each on one rank: relative path -> size and hash."""
+    names = _names(temporary) if collectives.world().is_main else []
+    names = collectives.broadcast(names, f"sealing {kind}")
+    own = {}
+    for index in collectives.world().deal(len(names)):
+        file = temporary / names[index]
         _sync(file)
-        files[name.as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    write_json(
-        temporary / COMPLETE,
-        {"format": FORMAT, "kind": kind, "inputs": dict(inputs), "files": files},
+        own[names[index]] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    parts = collectives.gather(own, f"sealing {kind}")
+    found = {name: entry for part in parts for name, entry in part.items()}
+    return {name: found[name] for name in names}
+
+
+def _names(temporary: Path) -> list[str]:
+    names = (file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.name != COMPLETE and not any(part.startswith(".") for part in name.parts)
     )
+
+
+def _seal(temporary: Path, described: Mapping[str, Any]) -> None:
+    write_json(temporary / COMPLETE, {"format": FORMAT, **described})
     _sync(temporary)
 
 

@@ -58,8 +58,9 @@ def build_shards(config: Config) -> Manifest:
     transform = transform_of(config.model.transform, tuple(source.shape))
     with writing(Path(root), "shards", inputs, resume=True) as folder:
         records = _build_share(source, folder, config.shards, transform)
+        audit = source.audit()
         if collectives.world().is_main:
-            manifest = _assemble(root, config, source, records)
+            manifest = _assemble(root, config, source, records, audit)
             write_json(folder / MANIFEST, manifest.to_json())
     return open_manifest(config)
 
@@ -157,7 +158,11 @@ def _check(samples: NDArray[np.generic], source: Source, name: str, role: Role) 
 
 
 def _assemble(
-    root: str, config: Config, source: Source, records: Mapping[str, dict[str, Any]]
+    root: str,
+    config: Config,
+    source: Source,
+    records: Mapping[str, dict[str, Any]],
+    audit: Mapping[str, Any],
 ) -> Manifest:
     entries = [Entry.from_json(record["entry"]) for record in records.values()]
     if not any(entry.split == "seen" for entry in entries):
@@ -174,7 +179,7 @@ def _assemble(
         shift=shift,
         scale=scale,
         entries=entries,
-        audit=source.audit(),
+        audit=audit,
         transform=config.model.transform,
     )
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 
 from sno_dist.cli.main import guarded
+from sno_dist.config.schema import Folder, Split
 from sno_dist.runtime import accelerator, collectives, rng
+from sno_dist.runtime.artifact import writing
+from sno_dist.shards.sources.factory import make_source
 
 SLOTS = 23
 
 
 def facts(folder: str) -> None:
-    """Write what this rank saw to FOLDER/<rank>.json."""
+    """Write what this rank saw to FOLDER/<rank>.json; FOLDER/data holds arrays."""
     world = collectives.world()
     sums = torch.zeros(SLOTS, dtype=torch.float64)
     for slot in world.deal(SLOTS):
@@ -33,7 +36,11 @@ def facts(folder: str) -> None:
         "raised by none": collectives.any_rank(False, "no flag"),
         "broadcast": [told["rank"], told["pi"].item()],
         "gather": collectives.gather(f"rank {world.rank}", "the gather"),
+        "audit": make_source(Folder(kind="folder", path=f"{folder}/data"), Split()).audit(),
     }
+    with writing(Path(folder, "sealed"), "thing", {}) as inside:
+        for number in world.deal(5):
+            (inside / f"{number}").write_bytes(bytes(number))
     Path(folder, f"{world.rank}.json").write_text(json.dumps(seen))
     collectives.barrier("the end")
 

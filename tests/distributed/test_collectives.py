@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sno_dist.runtime.artifact import open_artifact
 from tests.distributed.launch import bare_ranks, launch
 
 PROGRAM = Path(__file__).with_name("collectives_program.py")
@@ -19,8 +21,12 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     seen: Facts = {}
     for size in (1, 2, 3):
         folder = tmp_path_factory.mktemp(f"ranks-{size}")
+        (folder / "data").mkdir()
+        for name in "abcd":
+            np.save(folder / f"data/{name}.npy", np.arange(30.0).reshape(15, 2))
         done = launch(size, PROGRAM, "facts", folder, timeout=60)
         assert done.returncode == 0, done.stderr
+        assert list(open_artifact(folder / "sealed", "thing").files) == list("01234")
         seen[size] = [json.loads((folder / f"{r}.json").read_text()) for r in range(size)]
     return seen
 
@@ -54,6 +60,14 @@ def test_broadcast_gives_every_rank_what_rank_zero_has(facts: Facts) -> None:
 def test_gather_is_in_rank_order_on_every_rank(facts: Facts) -> None:
     for size, ranks in facts.items():
         assert all(rank["gather"] == [f"rank {r}" for r in range(size)] for rank in ranks)
+
+
+def test_ranks_that_share_an_audit_see_every_sample(facts: Facts) -> None:
+    for rank in (rank for ranks in facts.values() for rank in ranks):
+        # all four hold the same 15, and each deals 2 to the reference
+        assert rank["audit"]["samples"] == {"model": 52, "reference": 8}
+        assert rank["audit"] == facts[1][0]["audit"]
+    assert 2 <= facts[1][0]["audit"]["shared_total"] <= 8
 
 
 def test_a_lost_rank_ends_the_others_with_one_line_that_names_the_phase() -> None:

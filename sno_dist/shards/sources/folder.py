@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from sno_dist.config.schema import Folder, Split
 from sno_dist.errors import ConfigError, DataError
+from sno_dist.runtime import collectives
 from sno_dist.runtime.rng import generator
+from sno_dist.runtime.share import share_of
 from sno_dist.shards.sources.arrays import read_arrays
 from sno_dist.shards.sources.groups import Groups, safe_names
 from sno_dist.shards.sources.images import ImageFolders, read_image_folders, visible
@@ -148,12 +150,16 @@ class FolderSource:
     def audit(self) -> Mapping[str, Any]:
         """Samples per role, and how many distinct ones are, byte for byte, in two roles anywhere.
 
-        Reads all samples again, one distribution and role at a time.
+        Reads all samples again, one distribution and role at a time, each on one rank.
+
+        **Collective.**
         """
-        seen = {
-            role: np.unique(np.concatenate([_hashes(self.draw(name, role)) for name in self.given]))
-            for role in self.roles
-        }
+        own: dict[Role, list[NDArray[np.uint64]]] = {role: [_hashes([])] for role in self.roles}
+        for name in share_of(list(self.given), "comparing roles"):
+            for role in self.roles:
+                own[role].append(_hashes(self.draw(name, role)))
+        parts = collectives.gather({r: _distinct(own[r]) for r in own}, "comparing roles")
+        seen = {role: _distinct([part[role] for part in parts]) for role in self.roles}
         shared = {
             f"{a}+{b}": len(np.intersect1d(seen[a], seen[b], assume_unique=True))
             for a, b in combinations(seen, 2)
@@ -166,7 +172,11 @@ class FolderSource:
         }
 
 
-def _hashes(samples: NDArray[np.generic]) -> NDArray[np.uint64]:
+def _distinct(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    return np.unique(np.concatenate(parts))
+
+
+def _hashes(samples: Iterable[NDArray[np.generic]]) -> NDArray[np.uint64]:
     # 64 bits: among a hundred million samples a false match has a chance of about 1 in 4,000.
     digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in samples)
     return np.frombuffer(b"".join(digests), np.uint64)

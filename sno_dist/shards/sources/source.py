@@ -62,5 +62,5 @@ class Source(Protocol):
         ...
 
     def audit(self) -> Mapping[str, Any]:
-        """What shows that the roles share no raw material, for the manifest."""
+        """What shows that the roles share no raw material, for the manifest. **Collective.**"""
         ...
