@@ -96,7 +96,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
             summary = summarise(
                 scores,
                 population=manifest.population,
-                guidance=samples.guidance,
+                guidance={k.removeprefix("k"): weight for k, weight in samples.guidance.items()},
                 seconds=round(samples.seconds + time.monotonic() - began, 2),
                 bootstrap=config.evaluation.bootstrap,
                 seed=config.seed,

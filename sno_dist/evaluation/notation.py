@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MISSING", "figure", "percent", "ranged"]
+__all__ = ["MISSING", "by_size", "figure", "percent", "ranged"]
 
 MISSING = "-"
 
@@ -20,6 +21,15 @@ def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
         return write(value)
     low, high = (write(bound).removesuffix(" %") for bound in bounds)
     return f"{write(value)} [{low}, {high}]"
+
+
+def by_size(values: Mapping[str, float]) -> str:
+    """Values by K: one number if they are equal, else each with its K, the smallest K first."""
+    if len(set(values.values())) == 1:
+        return f"{next(iter(values.values())):g}"
+    # JSON files have their keys in alphabetical order
+    ks = sorted(values, key=lambda k: float(k) if k.isdigit() else math.inf)
+    return ", ".join(f"{values[k]:g} (K = {k})" for k in ks)
 
 
 def percent(value: float | None) -> str:

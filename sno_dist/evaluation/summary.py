@@ -58,7 +58,7 @@ def summarise(
     scores: Scores,
     *,
     population: str,
-    guidance: float | None,
+    guidance: Mapping[str, float],
     seconds: float,
     bootstrap: int,
     seed: int,
@@ -68,7 +68,7 @@ def summarise(
     Args:
         scores: Of every distribution, K and method, in any order.
         population: The family's name.
-        guidance: The weight that the samples were drawn with; none: not known.
+        guidance: K, as `label_of` writes it -> the weight that samples were drawn with.
         seconds: What drawing and judging the samples took.
         bootstrap: Resamples of the intervals.
         seed: The run's seed.
@@ -81,7 +81,11 @@ def summarise(
     ordered = sorted(
         scores, key=lambda score: (score.method, score.split, score.name, _order(score.k))
     )
-    summary: dict[str, Any] = {"population": population, "guidance": guidance, "seconds": seconds}
+    summary: dict[str, Any] = {
+        "population": population,
+        "guidance": dict(guidance),
+        "seconds": seconds,
+    }
     summary["mmd_bandwidth"] = next(iter(ordered[0].mmds))
     summary |= _ceiling("classifier_ceiling", ordered)
     methods = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sno_dist.evaluation.comparison import comparison
-from sno_dist.evaluation.notation import MISSING, figure, percent, ranged
+from sno_dist.evaluation.notation import MISSING, by_size, figure, percent, ranged
 from sno_dist.evaluation.summary import SPLITS
 
 __all__ = ["table"]
@@ -54,8 +54,8 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def _head(summary: Mapping[str, Any]) -> str:
     parts = [str(summary["population"])]
-    if summary.get("guidance") is not None:
-        parts.append(f"guidance {summary['guidance']:g}")
+    if summary.get("guidance"):
+        parts.append(f"guidance {by_size(summary['guidance'])}")
     return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 

@@ -25,7 +25,7 @@ from sno_dist.runtime.share import share_of
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.finetuned import FinetunedModels
-from sno_dist.sampling.guidance import crossing, seen_diversity
+from sno_dist.sampling.guidance import Diversity, Spreads, crossing, seen_diversity
 from sno_dist.sampling.individual import IndividualModels
 from sno_dist.sampling.kernel import KernelModels
 from sno_dist.sampling.oism import OismModels
@@ -64,7 +64,7 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
         RunError: If an individual model's loss or a closed form's sample is not finite.
         Preempted: If the run was asked to stop; what was drawn is kept.
 
-    **Collective** at the ends, where the guidance weight is chosen, and before the baselines.
+    **Collective** at the ends, where guidance weights are chosen, and before the baselines.
     """
     start()
     folder = samples_folder(config)
@@ -79,9 +79,10 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     # Before anything is drawn: what cannot be had is refused here.
     models = _models(config, operator, reader)
     with writing(folder, KIND, inputs, resume=True) as target:
-        guidance, calibration = _guidance(config, drawer, reader, operator, target)
         own = [unit for unit in units if unit.method == "operator"]
-        _draw_share(drawer, partial(drawer, guidance=guidance), own, target, config.shards.block)
+        guidance, calibration = _guidance(config, drawer, reader, operator, own, target)
+        draw: Draw = partial(_with_guidance, drawer, guidance)
+        _draw_share(drawer, draw, own, target, config.shards.block)
         if others := [unit for unit in units if unit.method != "operator"]:
             draw = _baselines(config, models, drawer, reader, target)
             _draw_share(drawer, draw, others, target, config.shards.block)
@@ -109,25 +110,41 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
 
 
 def _guidance(
-    config: Config, drawer: Drawer, reader: Reader, operator: ScoreNeuralOperator, target: Path
-) -> tuple[float, dict[str, float]]:
-    chosen = config.sampling.guidance
+    config: Config,
+    drawer: Drawer,
+    reader: Reader,
+    operator: ScoreNeuralOperator,
+    units: Sequence[Unit],
+    target: Path,
+) -> tuple[dict[str, float], Diversity]:
+    """The weight for each K, by label, and what it was chosen by."""
+    chosen, ks = config.sampling.guidance, list(dict.fromkeys(unit.k for unit in units))
     if not isinstance(chosen, tuple):
-        return chosen, {}
+        return {label(k): chosen for k in ks}, {}
     kept = target / GUIDANCE
-    diversity: dict[str, float] | None = None
+    known: dict[str, dict[str, float]] | None = None
     if collectives.world().is_main and kept.is_file():
-        diversity = json.loads(kept.read_text())
-    diversity = collectives.broadcast(diversity, "reading the guidance weight")
-    if diversity is None:
+        known = json.loads(kept.read_text())
+    known = collectives.broadcast(known, "reading the guidance weights")
+    if known is None:
         judge = find_judge(config, reader.manifest)
-        found = seen_diversity(drawer, operator, reader, judge, chosen)
-        diversity = {str(weight): value for weight, value in found.items()}
+        spreads = Spreads(drawer, operator, reader, judge, config.sampling)
+        diversity = seen_diversity(spreads, ks, chosen)
         if collectives.world().is_main:
             write_json(kept, diversity)
-    weight = crossing({float(key): value for key, value in diversity.items()})
-    say(f"guidance {weight:g}, where seen diversity is nearest to 1")
-    return weight, diversity
+    else:
+        diversity = {k: {float(w): value for w, value in own.items()} for k, own in known.items()}
+    found = {k: crossing(own) for k, own in diversity.items()}
+    weights = {label(k): found.get(label(k), found[label(None)]) for k in ks}
+    told = (f"{weight:g} (K = {k.lstrip('k')})" for k, weight in weights.items())
+    say(f"guidance where seen diversity is nearest to 1: {', '.join(told)}")
+    return weights, diversity
+
+
+def _with_guidance(
+    drawer: Drawer, guidance: Mapping[str, float], unit: Unit
+) -> NDArray[np.generic]:
+    return drawer(unit, guidance[label(unit.k)])
 
 
 def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> dict[str, Draw]:
@@ -195,8 +212,8 @@ def _index(
     target: Path,
     units: Sequence[Unit],
     manifest: Manifest,
-    guidance: float,
-    calibration: dict[str, float],
+    guidance: Mapping[str, float],
+    calibration: Diversity,
     seconds: float,
 ) -> None:
     """Gather the records of all units into the index."""

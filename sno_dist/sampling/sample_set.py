@@ -35,9 +35,9 @@ class SampleSet:
             `sampling.plan.label`.
         shape: One sample's shape.
         dtype: Its type.
-        guidance: The weight that all of the operator's were drawn with.
+        guidance: Label of K -> the weight that the operator's were drawn with.
         seconds: What drawing them took, the baselines' among them.
-        calibration: Guidance weight -> seen diversity, where the weight was chosen.
+        calibration: Label of K -> guidance weight -> seen diversity, where weights were chosen.
         embeddings: Distribution -> u from its whole context set, (U,) float32.
     """
 
@@ -46,9 +46,9 @@ class SampleSet:
     shards: Mapping[str, Shard]
     shape: tuple[int, ...]
     dtype: str
-    guidance: float
+    guidance: Mapping[str, float]
     seconds: float
-    calibration: Mapping[str, float]
+    calibration: Mapping[str, Mapping[str, float]]
     embeddings: Mapping[str, NDArray[np.float32]]
 
     def samples(self, key: str) -> NDArray[np.generic]:

@@ -119,7 +119,7 @@ class Sampling(Section):
     steps: PositiveInt = 16
     guidance: Weight | Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
         default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0),
-        description="one weight, or a grid of which the one with seen diversity 1 is taken",
+        description="one weight, or a grid on which each K gets that of seen diversity 1",
     )
     contexts: tuple[PositiveInt, ...] = Field(
         default=(1, 10, 100), description="K, beside the whole set"

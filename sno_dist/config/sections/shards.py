@@ -45,7 +45,7 @@ class MnistPairs(Section):
         default=2000, description="pairs per distribution that the model may see"
     )
     judge: PositiveInt = Field(
-        default=500, description="pairs per distribution that train the classifier"
+        default=800, description="pairs per distribution that train the classifier"
     )
     reference: PositiveInt = Field(default=200, description="real held-out pairs per distribution")
 

@@ -29,7 +29,7 @@ MD5: dict[str, str] = {
 }
 """Of the uncompressed files."""
 
-TRAIN_SHARES: dict[Pool, float] = {"seen": 0.8, "judge": 0.2}
+TRAIN_SHARES: dict[Pool, float] = {"seen": 0.5, "judge": 0.5}
 TEST_SHARES: dict[Pool, float] = {"unseen": 0.5, "reference": 0.5}
 """What is compared with comes from writers that MNIST keeps apart from its training digits."""
 

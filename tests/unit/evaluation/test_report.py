@@ -70,7 +70,9 @@ def summary(judge: Any, *methods: Method) -> dict[str, Any]:
                     method=method,
                 )
             )
-    return summarise(scores, population="p", guidance=1.2, seconds=1, bootstrap=50, seed=0)
+    return summarise(
+        scores, population="p", guidance={"1": 1.2, "all": 1.2}, seconds=1, bootstrap=50, seed=0
+    )
 
 
 def pictures_of(real: np.ndarray) -> list[Panel]:

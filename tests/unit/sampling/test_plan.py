@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 
 from sno_dist.config.schema import Finetuned, Individual, Sampling
 from sno_dist.errors import DataError
-from sno_dist.sampling.guidance import crossing
+from sno_dist.sampling.guidance import Spreads, crossing, seen_diversity
 from sno_dist.sampling.plan import context_of, groups_of, label, plan_units
 from sno_dist.shards.build import build_shards
-from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.manifest import Entry, Manifest
 from tests.unit.shards.small import small_config
 
 
@@ -137,3 +138,27 @@ def test_guidance_is_where_diversity_falls_through_one(
     diversity: dict[float, float], weight: float
 ) -> None:
     assert crossing(diversity) == pytest.approx(weight)
+
+
+class Falling(Spreads):
+    """Two distributions, known at K = 1 and whole, whose diversity falls with the weight."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.known = manifest.split("seen")[:2]
+        self.asked: list[tuple[int | None, float]] = []
+
+    def entries(self, k: int | None) -> Sequence[Entry]:
+        return [] if k == 10 else self.known
+
+    def ratio(self, k: int | None, entry: Entry, weight: float) -> float:
+        self.asked.append((k, weight))
+        return ((1.8 if k == 1 else 1.2) + 0.1 * self.known.index(entry)) / weight
+
+
+def test_weights_rise_until_the_diversity_of_each_k_has_fallen_to_one(manifest: Manifest) -> None:
+    spreads = Falling(manifest)
+    found = seen_diversity(spreads, [1, 10, None], (2.0, 1.0, 1.25))
+    assert found.keys() == {"k1", "all"}
+    assert found["k1"] == pytest.approx({1.0: 1.85, 1.25: 1.48, 2.0: 0.925})
+    assert found["all"] == pytest.approx({1.0: 1.25, 1.25: 1.0})
+    assert len(spreads.asked) == 2 * (3 + 2)
