@@ -4,9 +4,10 @@ Each run is made by the command that a user types, on one thread, with and witho
 over several seeds; every few updates a checkpoint is kept. Of each the denoising loss is taken on
 distributions that training never met, with contexts and targets from disjoint samples and the same
 noise for all, and on images the accuracy of samples. Both runs of a seed meet the same batches and
-train the same autoencoder, whose gradient the score has no share of. Steps saved: the updates at
-which the run with the base was where the plain one is after a quarter, a half and all of its own,
-by straight lines between checkpoints, each the mean of itself and its neighbours.
+train the same autoencoder, whose gradient the score has no share of; while it moves, losses of two
+steps are of different latents, so they are compared from where it stands still. Steps saved: the
+updates at which each run first was where the plain one is after a half, three quarters and all of
+its updates, by straight lines between checkpoints, each the mean of itself and its neighbours.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Data:
         steps: Updates.
         every: Updates between two checkpoints.
         contexts: Samples of a context set, where the loss is taken.
+        rest: Updates after which the latent stands still.
         overrides: What differs from the file.
     """
 
@@ -57,6 +59,7 @@ class Data:
     steps: int
     every: int
     contexts: Sequence[int]
+    rest: int = 0
     overrides: Sequence[str] = ()
 
 
@@ -66,7 +69,8 @@ POPULATIONS = {
         steps=600,
         every=50,
         contexts=(1, 32),
-        overrides=("training.probe.every=100",),
+        rest=150,
+        overrides=("training.probe.every=50", "training.autoencoder_end=0.25"),
     ),
     # Contexts of a fixed embedding tell the base alone.
     "lattice": Data(
@@ -160,28 +164,41 @@ def smoothed(curve: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     return found
 
 
-def accuracy(work: Path, name: str, seed: int, base: str) -> dict[str, Any] | None:
-    """The probe's curve of a run; none where it had none."""
+def errors(work: Path, name: str, seed: int, base: str) -> list[dict[str, float]]:
+    """The probe's curve of a run: step, and shares of samples that the judge names wrongly."""
     learning = read_log(work / f"{name}-{base}-{seed}").learning
-    return None if learning is None else {"steps": learning.steps, **learning.accuracies}
+    if learning is None:
+        return []
+    return [
+        {"step": float(step)}
+        | {f"error_{key}": 1 - values[place] for key, values in learning.accuracies.items()}
+        for place, step in enumerate(learning.steps)
+    ]
 
 
 def compare(plain: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Updates to the loss that the plain run has after a quarter, a half, and all of its steps."""
+    """Updates of both to the losses that the plain run has after shares of its updates."""
     found: dict[str, Any] = {}
     plain, other = smoothed(plain), smoothed(other)
     for key in plain[0].keys() - {"step"}:
         found[key] = {}
-        for share in (0.25, 0.5, 1.0):
-            point = plain[round(share * len(plain)) - 1]
-            own = reached(other, key, point[key])
+        for share in (0.5, 0.75, 1.0):
+            point = next(p for p in plain if p["step"] >= share * plain[-1]["step"])
+            first, own = (reached(curve, key, point[key]) for curve in (plain, other))
+            assert first is not None
             found[key][f"{share:g}"] = {
                 "loss": point[key],
-                "steps": point["step"],
+                "steps": first,
                 "steps_with_base": own,
-                "ratio": None if own is None else own / point["step"],
+                "ratio": None if own is None else own / first,
             }
+        found[key]["at the end"] = {"plain": plain[-1][key], "with base": other[-1][key]}
     return found
+
+
+def at_rest(curve: Sequence[dict[str, float]], data: Data) -> list[dict[str, float]]:
+    """The part of a curve where losses are of one latent."""
+    return [point for point in curve if point["step"] >= data.rest]
 
 
 def main() -> None:
@@ -202,6 +219,7 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         curves = dict(zip(jobs, pool.map(lambda job: run(arguments.work, *job), jobs), strict=True))
+    probes = {job: errors(arguments.work, *job) for job in jobs}
     result: dict[str, Any] = {"benchmark": "residual", "machine": machine(), "levels": list(LEVELS)}
     for name in arguments.data:
         data = POPULATIONS[name]
@@ -213,13 +231,20 @@ def main() -> None:
                 for base in BASES
                 for seed in arguments.seeds
             },
-            "accuracy": {
-                f"{base}-{seed}": accuracy(arguments.work, name, seed, base)
+            "probes": {
+                f"{base}-{seed}": probes[name, seed, base]
                 for base in BASES
                 for seed in arguments.seeds
             },
             "seeds": {
-                str(seed): compare(curves[name, seed, "none"], curves[name, seed, "gaussian"])
+                str(seed): {
+                    key: steps
+                    for curve in (curves, probes)
+                    if curve[name, seed, "none"]
+                    for key, steps in compare(
+                        *(at_rest(curve[name, seed, base], data) for base in BASES)
+                    ).items()
+                }
                 for seed in arguments.seeds
             },
         }

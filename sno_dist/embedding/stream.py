@@ -1,7 +1,7 @@
 """One pass over the seen distributions: what is a sum or an extreme over samples, over ranks.
 
 Each distribution is read whole by one rank, so every figure has the same bits for every number
-of ranks. Only sums of features cross ranks, never samples.
+of ranks. Features cross ranks as sums; samples do only to be anchors or to tell the median.
 """
 
 from __future__ import annotations

@@ -90,13 +90,14 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     judge = find_judge(config, manifest)
     with writing(folder, KIND, inputs) as target:
         mine = Scorer(config, manifest, samples, judge).share()
-        scores = [s for part in collectives.gather(mine, "gathering scores") for s in part]
+        parts = collectives.gather_on_main(mine, "gathering scores")
         error = score_error(config, manifest, samples)
         if collectives.world().is_main:
+            scores = [score for part in parts for score in part]
             summary = summarise(
                 scores,
                 population=manifest.population,
-                guidance={k.removeprefix("k"): weight for k, weight in samples.guidance.items()},
+                guidance=samples.guidance,
                 seconds=round(samples.seconds + time.monotonic() - began, 2),
                 bootstrap=config.evaluation.bootstrap,
                 seed=config.seed,

@@ -2,15 +2,15 @@
 
 One distribution's samples are too few to fit a covariance of many features, so each distribution
 leaves its `Moments` and they are pooled over all distributions of a split before the distance.
-Of more than `WIDE` features, such as the genes of cells, these are of a random projection: wide
-matrices for every distribution and K would fill the memory.
+Of more than `WIDE` features, such as the genes of cells or the pixels of images without a judge,
+these are of a random projection: wide matrices for every distribution and K would fill the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sno_dist.evaluation.rows import as_rows
 
 __all__ = ["Moments", "between", "frechet", "moments", "pool_evenly", "pool_weighted"]
 
-WIDE = 512
+WIDE = 256
 """Features of which moments are kept; of more, of their projection onto as many random axes."""
 
 
@@ -70,7 +70,7 @@ def moments(features: NDArray[Any]) -> Moments:
     return Moments(count=len(rows), mean=mean, scatter=centred.T @ centred)
 
 
-@cache
+@lru_cache(maxsize=1)
 def _axes(size: int) -> NDArray[np.float64]:
     """(size, WIDE): always the same random subspace, so that moments made apart can be pooled."""
     axes, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((size, WIDE)))

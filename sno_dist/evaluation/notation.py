@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["MISSING", "by_size", "figure", "percent", "ranged"]
+__all__ = ["MISSING", "by_k", "figure", "in_order", "percent", "ranged"]
 
 MISSING = "-"
 
@@ -23,13 +23,16 @@ def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
     return f"{write(value)} [{low}, {high}]"
 
 
-def by_size(values: Mapping[str, float]) -> str:
+def by_k(values: Mapping[str, float]) -> str:
     """Values by K: one number if they are equal, else each with its K, the smallest K first."""
     if len(set(values.values())) == 1:
         return f"{next(iter(values.values())):g}"
-    # JSON files have their keys in alphabetical order
-    ks = sorted(values, key=lambda k: float(k) if k.isdigit() else math.inf)
-    return ", ".join(f"{values[k]:g} (K = {k})" for k in ks)
+    return ", ".join(f"{values[k]:g} (K = {k})" for k in in_order(values))
+
+
+def in_order(ks: Iterable[str]) -> list[str]:
+    """Sizes of context sets, "all" last; JSON files have them in alphabetical order."""
+    return sorted(ks, key=lambda k: float(k) if k.isdigit() else math.inf)
 
 
 def percent(value: float | None) -> str:

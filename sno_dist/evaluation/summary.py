@@ -16,8 +16,9 @@ from sno_dist.errors import DataError
 from sno_dist.evaluation import frechet, intervals
 from sno_dist.evaluation.intervals import Interval
 from sno_dist.evaluation.score import DistributionScores
+from sno_dist.sampling.plan import size_label
 
-__all__ = ["SPLITS", "label_of", "summarise"]
+__all__ = ["SPLITS", "summarise"]
 
 SPLITS = ("seen", "unseen")
 FRECHET_GROUPS = 30
@@ -68,7 +69,7 @@ def summarise(
     Args:
         scores: Of every distribution, K and method, in any order.
         population: The family's name.
-        guidance: K, as `label_of` writes it -> the weight that samples were drawn with.
+        guidance: K, as `size_label` writes it -> the weight that samples were drawn with.
         seconds: What drawing and judging the samples took.
         bootstrap: Resamples of the intervals.
         seed: The run's seed.
@@ -87,6 +88,7 @@ def summarise(
         "seconds": seconds,
     }
     summary["mmd_bandwidth"] = next(iter(ordered[0].mmds))
+    summary["frechet_features"] = len(ordered[0].moments.mean)
     summary |= _ceiling("classifier_ceiling", ordered)
     methods = {
         method: _splits([score for score in ordered if score.method == method], bootstrap, seed)
@@ -96,11 +98,6 @@ def summarise(
     if methods:
         summary["baselines"] = methods
     return summary
-
-
-def label_of(k: int | None) -> str:
-    """How a K is written as a key: its number, or "all"."""
-    return "all" if k is None else str(k)
 
 
 def _order(k: int | None) -> float:
@@ -122,14 +119,14 @@ def _section(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
     cells = {}
     for k in ks:
         own = [score for score in scores if score.k == k]
-        cells[label_of(k)] = _cell(own, _stream(own[0]), bootstrap, seed)
+        cells[size_label(k)] = _cell(own, _stream(own[0]), bootstrap, seed)
     full = [score for score in scores if score.k == ks[-1]]
-    section = dict(cells[label_of(ks[-1])])
+    section = dict(cells[size_label(ks[-1])])
     section |= _frechet_bounds(full, section["frechet"])
     section |= _ceiling("ceiling", full)
     section |= _by_bandwidth(full, _stream(full[0]), bootstrap, seed)
     section |= _rejected("mmd_rejected_floor", [score.real.p_value for score in full])
-    section["k"] = label_of(ks[-1])
+    section["k"] = size_label(ks[-1])
     section["distributions"] = len(full)
     section["worst"] = _worst(full)
     for figure in (*BY_K, "copying_chance"):
@@ -142,7 +139,7 @@ def _section(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
 def _stream(score: DistributionScores) -> str:
     """What keys the resampling of one method, split and K."""
     method = "" if score.method == "operator" else f"{score.method}-"
-    return f"{score.split}/{method}{label_of(score.k)}"
+    return f"{score.split}/{method}{size_label(score.k)}"
 
 
 def _cell(scores: Scores, stream: str, bootstrap: int, seed: int) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sno_dist.evaluation.comparison import comparison
-from sno_dist.evaluation.notation import MISSING, by_size, figure, percent, ranged
+from sno_dist.evaluation.notation import MISSING, by_k, figure, in_order, percent, ranged
 from sno_dist.evaluation.summary import SPLITS
 
 __all__ = ["table"]
@@ -48,24 +47,23 @@ def table(summary: Mapping[str, Any]) -> str:
     if error := summary.get("score_error"):
         lines.append(["error of the score", *(percent(error[f"{s}_mean"]) for s in splits)])
     blocks = [_head(summary), _aligned(lines)]
-    by_k = [_by_k(split, summary[split]) for split in splits if len(_ks(summary[split])) > 1]
-    return "\n\n".join([*blocks, *by_k, *_comparison(summary)])
+    by_size = [
+        _by_k(split, summary[split])
+        for split in splits
+        if len(summary[split]["diversity_by_k"]) > 1
+    ]
+    return "\n\n".join([*blocks, *by_size, *_comparison(summary)])
 
 
 def _head(summary: Mapping[str, Any]) -> str:
     parts = [str(summary["population"])]
     if summary.get("guidance"):
-        parts.append(f"guidance {by_size(summary['guidance'])}")
+        parts.append(f"guidance {by_k(summary['guidance'])}")
     return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 
-def _ks(section: Mapping[str, Any]) -> list[str]:
-    # JSON files have their keys in alphabetical order
-    return sorted(section["diversity_by_k"], key=lambda k: float(k) if k.isdigit() else math.inf)
-
-
 def _by_k(split: str, section: Mapping[str, Any]) -> str:
-    ks = _ks(section)
+    ks = in_order(section["diversity_by_k"])
     lines = [[f"{split}, K =", *ks]]
     for title, key, write in (
         ("accuracy", "accuracy_by_k", percent),

@@ -220,25 +220,25 @@ def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
 
 def _hashed(temporary: Path, kind: str) -> dict[str, dict[str, Any]]:
     """Sync the artifact's files, each on one rank: relative path -> size and hash."""
-    names = _names(temporary) if collectives.world().is_main else []
-    names = collectives.broadcast(names, f"sealing {kind}")
-    own = {}
-    for index in collectives.world().deal(len(names)):
-        file = temporary / names[index]
-        _sync(file)
-        own[names[index]] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    parts = collectives.gather(own, f"sealing {kind}")
-    found = {name: entry for part in parts for name, entry in part.items()}
-    return {name: found[name] for name in names}
+    sizes = _sizes(temporary) if collectives.world().is_main else {}
+    sizes = collectives.broadcast(sizes, f"sealing {kind}")
+    names, hashes = list(sizes), dict[str, str]()
+    for index in collectives.world().deal_evenly(list(sizes.values())):
+        _sync(temporary / names[index])
+        hashes[names[index]] = sha256(temporary / names[index])
+    for part in collectives.gather(hashes, f"sealing {kind}"):
+        hashes |= part
+    return {name: {"bytes": sizes[name], "sha256": hashes[name]} for name in names}
 
 
-def _names(temporary: Path) -> list[str]:
-    names = (file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
-    return sorted(
-        name.as_posix()
-        for name in names
-        if name.name != COMPLETE and not any(part.startswith(".") for part in name.parts)
-    )
+def _sizes(temporary: Path) -> dict[str, int]:
+    """Relative path -> bytes of the artifact's files, in order."""
+    sizes = {}
+    for file in temporary.rglob("*"):
+        name = file.relative_to(temporary)
+        if file.is_file() and name.name != COMPLETE and not any(p[0] == "." for p in name.parts):
+            sizes[name.as_posix()] = file.stat().st_size
+    return dict(sorted(sizes.items()))
 
 
 def _seal(temporary: Path, described: Mapping[str, Any]) -> None:

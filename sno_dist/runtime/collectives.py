@@ -84,6 +84,17 @@ def gather(value: T, phase: str) -> list[T]:
         return values  # pyright: ignore[reportReturnType]
 
 
+def gather_on_main(value: T, phase: str) -> list[T]:
+    """Every rank's `value`, in rank order, on rank 0; nothing on the others. **Collective.**"""
+    if not _is_up():
+        return [value]
+    main = world().is_main
+    with _named(phase):
+        values: list[T | None] = [None] * dist.get_world_size() if main else []
+        dist.gather_object(value, values if main else None)
+        return values  # pyright: ignore[reportReturnType]
+
+
 def gather_tensors(value: Tensor, phase: str) -> list[Tensor]:
     """Every rank's tensor, all of one shape, in rank order. **Collective.**"""
     if not _is_up():

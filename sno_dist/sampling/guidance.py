@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,23 +19,24 @@ from sno_dist.runtime import collectives
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.sampling.draw import Drawer
-from sno_dist.sampling.plan import Unit, evenly, groups_of, label
+from sno_dist.sampling.plan import Unit, evenly, groups_of, size_label
 from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
-__all__ = ["Diversity", "Spreads", "crossing", "seen_diversity"]
+__all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]
 
 DISTRIBUTIONS = 20
 
-Diversity = dict[str, dict[float, float]]
-"""K, as `plan.label` writes it -> guidance weight -> diversity."""
+Calibration = dict[str, dict[float, float]]
+"""K, as `plan.size_label` writes it -> guidance weight -> diversity."""
 
 
-class Spreads:
-    """Mean distances between two samples of one context set, generated over real held-out.
+class SeenDiversity:
+    """How diverse the samples of seen distributions are, by K and guidance weight.
 
-    Distances are of the judge's features, which tell a wrong class from variety; of the latent
-    where there is no judge.
+    Diversity is the mean distance between two samples drawn for one context set, generated over
+    real held-out. Distances are of the judge's features, which tell a wrong class from variety; of
+    the latent where there is no judge.
 
     Args:
         drawer: Draws the generated ones.
@@ -57,26 +58,36 @@ class Spreads:
         self._judge, self._sampling = judge, sampling
         self._real: dict[str, float] = {}
 
-    def entries(self, k: int | None) -> Sequence[Entry]:
-        """The seen distributions that are looked at for a K: none where it has no diversity."""
-        entries = self._reader.manifest.split("seen")
-        if k is not None:
-            if not self._operator.embeds or self._sampling.per_context < 2:
-                return []
-            entries = [entry for entry in entries if entry.count("model") >= k]
-        return evenly(entries, DISTRIBUTIONS)
+    def units(self, k: int | None) -> list[Unit]:
+        """What is drawn for a K: at most DISTRIBUTIONS, evenly spread over those of that size.
 
-    def ratio(self, k: int | None, entry: Entry, weight: float) -> float:
-        """Of one distribution's context sets of size K."""
-        unit = Unit(split="seen", k=k, entries=[entry])
-        generated = self._points(self._drawer(unit, weight)[0])
+        None where the K has no diversity: no distribution is as large, or one sample is drawn for
+        each context set.
+        """
+        if k is not None and (not self._operator.embeds or self._sampling.per_context < 2):
+            return []
+        large = [e for e in self._reader.manifest.split("seen") if e.count("model") >= (k or 0)]
+        entries = evenly(large, DISTRIBUTIONS)
+        width = max(1, self._sampling.batch // self._sampling.samples)
+        return [
+            Unit(split="seen", k=k, entries=entries[first : first + width])
+            for first in range(0, len(entries), width)
+        ]
+
+    def total(self, unit: Unit, weight: float) -> float:
+        """The sum of a unit's diversities at a weight; NaN where real samples are equal."""
+        drawn = self._drawer(unit, weight)
+        return sum(self._of(e, unit.k, own) for e, own in zip(unit.entries, drawn, strict=True))
+
+    def _of(self, entry: Entry, k: int | None, samples: NDArray[np.generic]) -> float:
         if entry.name not in self._real:
             real = self._points(self._reader.all(entry, "reference"))
             self._real[entry.name] = _mean_distance(real)
-        groups = groups_of(self._sampling, k)
-        own = [generated[torch.from_numpy(groups == group)] for group in range(groups[-1] + 1)]
-        spread = np.mean([_mean_distance(part) for part in own if len(part) > 1])
-        return float(spread) / self._real[entry.name]
+        points = self._points(samples)
+        groups = torch.from_numpy(groups_of(self._sampling, k))
+        sets = [points[groups == group] for group in range(int(groups[-1]) + 1)]
+        spread = np.mean([_mean_distance(own) for own in sets if len(own) > 1])
+        return float(spread) / (self._real[entry.name] or math.nan)
 
     def _points(self, samples: NDArray[np.generic]) -> Tensor:
         if self._judge is None:
@@ -84,35 +95,48 @@ class Spreads:
         return torch.from_numpy(self._judge.features(samples))
 
 
-def seen_diversity(
-    spreads: Spreads, ks: Sequence[int | None], weights: Sequence[float]
-) -> Diversity:
-    """Diversity of generated seen distributions by K, at guidance weights from the lowest up.
+def calibrate(
+    seen: SeenDiversity,
+    ks: Sequence[int | None],
+    weights: Sequence[float],
+    known: Calibration,
+    keep: Callable[[Calibration], None],
+) -> Calibration:
+    """The mean diversity of seen distributions by K, at guidance weights from the lowest up.
 
-    Each is the mean of `Spreads.ratio` over at most DISTRIBUTIONS seen distributions, spread
-    evenly. A K is done with once its diversity has fallen to 1, and is left out where no seen
-    distribution is as large or a context set gets one sample alone.
+    A K is done with once its diversity has fallen to 1, and is not there if it has none.
+
+    Args:
+        seen: Measures it.
+        ks: The sizes of context sets; none: whole ones.
+        weights: The grid.
+        known: What an earlier attempt found.
+        keep: Told of all that is found, after every weight.
 
     Raises:
         DataError: If a distribution has too few samples for a diversity, or equal ones.
+        Preempted: If the run was asked to stop.
 
-    **Collective.** Pairs of K and distribution are dealt to ranks, weight after weight.
+    **Collective.** Units are dealt to ranks, weight after weight.
     """
-    found: Diversity = {label(k): {} for k in ks if spreads.entries(k)}
+    units = {k: own for k in ks if (own := seen.units(k))}
+    found = {size_label(k): dict(known.get(size_label(k), {})) for k in units}
     for weight in sorted(weights):
-        left = [k for k in ks if label(k) in found and min(found[label(k)].values(), default=2) > 1]
-        pairs = [(k, entry) for k in left for entry in spreads.entries(k)]
-        if not pairs:
-            break
+        left = [k for k in units if _is_open(found[size_label(k)], weight)]
+        todo = [unit for k in left for unit in units[k]]
+        if not todo:
+            continue
         phase = f"trying guidance {weight:g}"
-        ratios = torch.zeros(len(pairs), dtype=torch.float64)
-        for index in share_of(range(len(pairs)), phase):
-            ratios[index] = spreads.ratio(*pairs[index], weight)
-        ratios = collectives.sum_over_ranks(ratios, phase)
+        sums = torch.zeros(len(todo), dtype=torch.float64)
+        for index in share_of(range(len(todo)), phase):
+            sums[index] = seen.total(todo[index], weight)
+        sums = collectives.sum_over_ranks(sums, phase)
         for k in left:
-            own = [place for place, (of, _) in enumerate(pairs) if of == k]
-            found[label(k)][weight] = _finite(float(ratios[own].mean()))
-        told = (f"{found[label(k)][weight]:.3f} (K = {label(k).lstrip('k')})" for k in left)
+            own = sums[[place for place, unit in enumerate(todo) if unit.k == k]]
+            count = sum(len(unit.entries) for unit in units[k])
+            found[size_label(k)][weight] = _finite(float(own.sum()) / count)
+        keep(found)
+        told = (f"{found[size_label(k)][weight]:.3f} (K = {size_label(k)})" for k in left)
         say(f"seen diversity with guidance {weight:g}: {', '.join(told)}")
     return found
 
@@ -128,6 +152,10 @@ def crossing(diversity: dict[float, float]) -> float:
         if above >= 0 >= below and above > below:
             return round(low + (high - low) * above / (above - below), 3)
     return min((weights[0], weights[-1]), key=lambda w: abs(diversity[w] - 1))
+
+
+def _is_open(diversity: dict[float, float], weight: float) -> bool:
+    return weight not in diversity and min(diversity.values(), default=2) > 1
 
 
 def _mean_distance(points: Tensor) -> float:

@@ -17,7 +17,16 @@ from sno_dist.errors import DataError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.manifest import Entry, Manifest, SplitName
 
-__all__ = ["Method", "Unit", "context_of", "evenly", "groups_of", "label", "plan_units"]
+__all__ = [
+    "Method",
+    "Unit",
+    "context_of",
+    "evenly",
+    "groups_of",
+    "label",
+    "plan_units",
+    "size_label",
+]
 
 Method: TypeAlias = Literal["operator"] | Baseline
 
@@ -42,8 +51,13 @@ class Unit:
     method: Method = "operator"
 
 
+def size_label(k: int | None) -> str:
+    """How K is written as a key and for a person: "10", "all"."""
+    return "all" if k is None else str(k)
+
+
 def label(k: int | None, method: Method = "operator") -> str:
-    """How K is written in file names and tables: "k10", "all"; of a baseline "jitter-k10"."""
+    """How K and method are written in file names: "k10", "all"; of a baseline "jitter-k10"."""
     own = "all" if k is None else f"k{k}"
     return own if method == "operator" else f"{method}-{own}"
 

@@ -25,11 +25,11 @@ from sno_dist.runtime.share import share_of
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.finetuned import FinetunedModels
-from sno_dist.sampling.guidance import Diversity, Spreads, crossing, seen_diversity
+from sno_dist.sampling.guidance import Calibration, SeenDiversity, calibrate, crossing
 from sno_dist.sampling.individual import IndividualModels
 from sno_dist.sampling.kernel import KernelModels
 from sno_dist.sampling.oism import OismModels
-from sno_dist.sampling.plan import Unit, label, plan_units
+from sno_dist.sampling.plan import Unit, label, plan_units, size_label
 from sno_dist.sampling.sample_set import (
     EMBEDDINGS,
     INDEX,
@@ -102,7 +102,7 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
         **flatten(config.sampling, "sampling"),
     }
     if isinstance(config.sampling.guidance, tuple):
-        inputs |= judge_inputs(config.judge)
+        inputs |= {"sampling.guidance.chosen": "for each K", **judge_inputs(config.judge)}
     if {"individual", "finetuned"} & set(config.sampling.baselines):
         inputs |= flatten(training.objective, "training.objective")
         inputs |= {f"training.{name}": getattr(training, name) for name in OPTIMISATION}
@@ -116,35 +116,40 @@ def _guidance(
     operator: ScoreNeuralOperator,
     units: Sequence[Unit],
     target: Path,
-) -> tuple[dict[str, float], Diversity]:
-    """The weight for each K, by label, and what it was chosen by."""
+) -> tuple[dict[str, float], Calibration]:
+    """The weight for each K, by `size_label`, and what it was chosen by.
+
+    A K that has no diversity of its own has the weight of whole context sets.
+    """
     chosen, ks = config.sampling.guidance, list(dict.fromkeys(unit.k for unit in units))
     if not isinstance(chosen, tuple):
-        return {label(k): chosen for k in ks}, {}
-    kept = target / GUIDANCE
-    known: dict[str, dict[str, float]] | None = None
-    if collectives.world().is_main and kept.is_file():
+        return {size_label(k): chosen for k in ks}, {}
+    kept, is_main = target / GUIDANCE, collectives.world().is_main
+    known: dict[str, dict[str, float]] = {}
+    if is_main and kept.is_file():
         known = json.loads(kept.read_text())
     known = collectives.broadcast(known, "reading the guidance weights")
-    if known is None:
-        judge = find_judge(config, reader.manifest)
-        spreads = Spreads(drawer, operator, reader, judge, config.sampling)
-        diversity = seen_diversity(spreads, ks, chosen)
-        if collectives.world().is_main:
-            write_json(kept, diversity)
-    else:
-        diversity = {k: {float(w): value for w, value in own.items()} for k, own in known.items()}
+    seen = SeenDiversity(
+        drawer, operator, reader, find_judge(config, reader.manifest), config.sampling
+    )
+    diversity = calibrate(
+        seen,
+        ks,
+        chosen,
+        {k: {float(weight): value for weight, value in own.items()} for k, own in known.items()},
+        lambda found: write_json(kept, found) if is_main else None,
+    )
     found = {k: crossing(own) for k, own in diversity.items()}
-    weights = {label(k): found.get(label(k), found[label(None)]) for k in ks}
-    told = (f"{weight:g} (K = {k.lstrip('k')})" for k, weight in weights.items())
-    say(f"guidance where seen diversity is nearest to 1: {', '.join(told)}")
+    weights = {size_label(k): found.get(size_label(k), found["all"]) for k in ks}
+    told = ", ".join(f"{weight:g} (K = {k})" for k, weight in weights.items())
+    say(f"guidance, where seen diversity is nearest to 1: {told}")
     return weights, diversity
 
 
 def _with_guidance(
     drawer: Drawer, guidance: Mapping[str, float], unit: Unit
 ) -> NDArray[np.generic]:
-    return drawer(unit, guidance[label(unit.k)])
+    return drawer(unit, guidance[size_label(unit.k)])
 
 
 def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> dict[str, Draw]:
@@ -213,7 +218,7 @@ def _index(
     units: Sequence[Unit],
     manifest: Manifest,
     guidance: Mapping[str, float],
-    calibration: Diversity,
+    calibration: Calibration,
     seconds: float,
 ) -> None:
     """Gather the records of all units into the index."""

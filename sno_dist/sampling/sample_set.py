@@ -35,9 +35,9 @@ class SampleSet:
             `sampling.plan.label`.
         shape: One sample's shape.
         dtype: Its type.
-        guidance: Label of K -> the weight that the operator's were drawn with.
+        guidance: K, as `size_label` has it -> the weight that the operator's were drawn with.
         seconds: What drawing them took, the baselines' among them.
-        calibration: Label of K -> guidance weight -> seen diversity, where weights were chosen.
+        calibration: K -> guidance weight -> seen diversity, where weights were chosen.
         embeddings: Distribution -> u from its whole context set, (U,) float32.
     """
 

@@ -62,8 +62,8 @@ class OperatorInformed:
         Returns:
             (P, T, M).
 
-        Cost: P T symmetric solves of size M. Where rounding by e moves a solution by more than a
-        hundredth of itself, 1 / v of each eigenvalue v is damped to v / (v^2 + e^2).
+        Cost: P T symmetric solves of size M. Where rounding by e might move a solution by more
+        than a hundredth of itself, 1 / v of each eigenvalue v is damped to v / (v^2 + e^2).
         """
         rates = self.measured.rates.to(mean)
         count = len(self.basis.indices)
@@ -85,14 +85,20 @@ class OperatorInformed:
         right = (mean[:, :count] * self.basis.rates.to(mean).sqrt())[..., None]
         factor, failed = torch.linalg.cholesky_ex(matrix)
         found = torch.cholesky_solve(right, factor)
-        rounding = self._rounding(mean)
-        moved = rounding * torch.cholesky_solve(found, factor).norm(dim=1)
-        lost = (failed > 0) | ~(moved < 0.01 * found.norm(dim=1))[:, 0]
-        if bool(lost.any()):
-            values, vectors = torch.linalg.eigh(matrix[lost])
-            damped = values / (values.square() + rounding[lost].square())
-            found[lost] = vectors @ (damped[..., None] * (vectors.mT @ right[lost]))
+        bound = torch.finfo(mean.dtype).eps * self._largest * mean.abs().amax(1)
+        moved = bound * torch.cholesky_solve(found, factor)[..., 0].norm(dim=1)
+        doubtful = (failed > 0) | ~(moved < 0.01 * found[..., 0].norm(dim=1))
+        if bool(doubtful.any()):
+            values, vectors = torch.linalg.eigh(matrix[doubtful])
+            damped = values / (values.square() + self._rounding(mean[doubtful]).square())
+            found[doubtful] = vectors @ (damped[..., None] * (vectors.mT @ right[doubtful]))
         return found[..., 0]
+
+    @cached_property
+    def _largest(self) -> float:
+        """The largest norm of the coefficients of which an entry of the matrix is a sum."""
+        squares = self._products[1].square()
+        return float(torch.sparse.sum(squares, 1).to_dense().amax().sqrt())
 
     def _rounding(self, mean: Tensor) -> Tensor:
         """(R, 1) e, the largest error of an entry: a sum's terms are rounded with random signs."""

@@ -63,8 +63,8 @@ def test_many_features_are_projected_and_keep_the_size_of_a_shift() -> None:
     rng = np.random.default_rng(5)
     x, shift = rng.standard_normal((40, 3000)), rng.standard_normal(3000)
     assert moments(x).scatter.shape == (WIDE, WIDE)
-    # a random share WIDE / 3000 of a squared length has a relative deviation of 6 %
-    assert frechet(x, x + shift) == pytest.approx(float(shift @ shift), rel=0.25)
+    # a random share WIDE / 3000 of a squared length has a relative deviation of 8 %
+    assert frechet(x, x + shift) == pytest.approx(float(shift @ shift), rel=0.35)
     assert np.trace(moments(x).scatter) == pytest.approx(39 * 3000, rel=0.05)
 
 

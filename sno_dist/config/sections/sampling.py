@@ -119,7 +119,8 @@ class Sampling(Section):
     steps: PositiveInt = 16
     guidance: Weight | Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
         default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0),
-        description="one weight, or a grid on which each K gets that of seen diversity 1",
+        description="one weight, or a grid on which each K gets that of seen diversity 1; a K of "
+        "one sample a set, or larger than any seen distribution, that of whole sets",
     )
     contexts: tuple[PositiveInt, ...] = Field(
         default=(1, 10, 100), description="K, beside the whole set"

@@ -158,18 +158,28 @@ class FolderSource:
         for name in share_of(list(self.given), "comparing roles"):
             for role in self.roles:
                 own[role].append(_hashes(self.draw(name, role)))
-        parts = collectives.gather({r: _distinct(own[r]) for r in own}, "comparing roles")
-        seen = {role: _distinct([part[role] for part in parts]) for role in self.roles}
-        shared = {
-            f"{a}+{b}": len(np.intersect1d(seen[a], seen[b], assume_unique=True))
-            for a, b in combinations(seen, 2)
-        }
+        hashes: dict[Role, NDArray[np.uint64]] = {role: _distinct(own[role]) for role in own}
+        parts = collectives.gather_on_main(hashes, "comparing roles")
+        shared = collectives.broadcast(_shared(parts, self.roles), "comparing roles")
         return {
             "samples": {r: sum(len(rows[r]) for rows in self.rows.values()) for r in self.roles},
             "shared": shared,
             "shared_total": sum(shared.values()),
             "renamed": {name: raw for name, raw in self.given.items() if name != raw},
         }
+
+
+def _shared(
+    parts: Sequence[Mapping[Role, NDArray[np.uint64]]], roles: Sequence[Role]
+) -> dict[str, int]:
+    """How many hashes are in each two roles; of no parts, nothing."""
+    if not parts:
+        return {}
+    seen = {role: _distinct([part[role] for part in parts]) for role in roles}
+    return {
+        f"{a}+{b}": len(np.intersect1d(seen[a], seen[b], assume_unique=True))
+        for a, b in combinations(seen, 2)
+    }
 
 
 def _distinct(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:

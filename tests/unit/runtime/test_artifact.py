@@ -81,7 +81,7 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
 
 
-@pytest.mark.parametrize("where", ["filling", "_seal", "_replace"])
+@pytest.mark.parametrize("where", ["filling", "_hashed", "_seal", "_replace"])
 def test_a_killed_writer_leaves_nothing_to_read(tmp_path: Path, where: str) -> None:
     killed(tmp_path / "a", where)
     assert not is_complete(tmp_path / "a")

@@ -1,8 +1,7 @@
-"""What is sampled, from which contexts, with which guidance: pure, disjoint, complete."""
+"""What is sampled, and from which contexts: pure, disjoint, complete."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 
 from sno_dist.config.schema import Finetuned, Individual, Sampling
 from sno_dist.errors import DataError
-from sno_dist.sampling.guidance import Spreads, crossing, seen_diversity
 from sno_dist.sampling.plan import context_of, groups_of, label, plan_units
 from sno_dist.shards.build import build_shards
-from sno_dist.shards.manifest import Entry, Manifest
+from sno_dist.shards.manifest import Manifest
 from tests.unit.shards.small import small_config
 
 
@@ -122,43 +120,3 @@ def test_samples_of_one_context_set_are_neighbours() -> None:
 def test_a_context_larger_than_a_distribution(manifest: Manifest) -> None:
     with pytest.raises(DataError, match=r"larger than the distribution.*K = 100.*at most 70"):
         plan_units(Sampling(contexts=(1, 100)), manifest)
-
-
-@pytest.mark.parametrize(
-    ("diversity", "weight"),
-    [
-        ({1.0: 1.2, 1.5: 1.1, 2.0: 0.9}, 1.75),
-        ({2.0: 0.9, 1.0: 1.2, 1.5: 1.1}, 1.75),
-        ({1.0: 0.9, 2.0: 0.7}, 1.0),
-        ({1.0: 1.6, 2.0: 1.1}, 2.0),
-        ({1.0: 1.0, 2.0: 0.8}, 1.0),
-    ],
-)
-def test_guidance_is_where_diversity_falls_through_one(
-    diversity: dict[float, float], weight: float
-) -> None:
-    assert crossing(diversity) == pytest.approx(weight)
-
-
-class Falling(Spreads):
-    """Two distributions, known at K = 1 and whole, whose diversity falls with the weight."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.known = manifest.split("seen")[:2]
-        self.asked: list[tuple[int | None, float]] = []
-
-    def entries(self, k: int | None) -> Sequence[Entry]:
-        return [] if k == 10 else self.known
-
-    def ratio(self, k: int | None, entry: Entry, weight: float) -> float:
-        self.asked.append((k, weight))
-        return ((1.8 if k == 1 else 1.2) + 0.1 * self.known.index(entry)) / weight
-
-
-def test_weights_rise_until_the_diversity_of_each_k_has_fallen_to_one(manifest: Manifest) -> None:
-    spreads = Falling(manifest)
-    found = seen_diversity(spreads, [1, 10, None], (2.0, 1.0, 1.25))
-    assert found.keys() == {"k1", "all"}
-    assert found["k1"] == pytest.approx({1.0: 1.85, 1.25: 1.48, 2.0: 0.925})
-    assert found["all"] == pytest.approx({1.0: 1.25, 1.25: 1.0})
-    assert len(spreads.asked) == 2 * (3 + 2)

@@ -60,10 +60,10 @@ def test_baselines_lie_beside_the_operator_s_samples(whole: SampleSet, tmp_path:
         np.testing.assert_array_equal(plain.samples(key), whole.samples(key))
 
 
-# the flag is asked for before each unit (and each distribution of the shards, nine times in all),
+# the flag is asked for before each unit (and each distribution of the shards, ten times in all),
 # before each step of training, and at the end of a share: among the operator's units, inside the
 # second of four trainings, and among the other baselines
-@pytest.mark.parametrize("call", [11, 49, 109])
+@pytest.mark.parametrize("call", [12, 50, 110])
 def test_a_stopped_stage_goes_on_to_the_same_bytes(
     whole: SampleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:

@@ -1,0 +1,124 @@
+"""Guidance weights: where diversity falls through 1, for which K, and that a stop loses none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sno_dist.errors import DataError, Preempted
+from sno_dist.runtime import preemption
+from sno_dist.sampling.guidance import Calibration, SeenDiversity, calibrate, crossing
+from sno_dist.sampling.plan import Unit
+from sno_dist.sampling.sample import GUIDANCE, sample
+from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import Entry
+from sno_dist.training.checkpoint import Checkpoint
+from tests.unit.sampling.gaussians import arrays_config, untrained
+
+SIZES = {"a": 300, "b": 60, "c": 200, "d": 40}
+"""Samples of each distribution, 15 % of them real; a is unseen."""
+
+
+@pytest.mark.parametrize(
+    ("diversity", "weight"),
+    [
+        ({1.0: 1.2, 1.5: 1.1, 2.0: 0.9}, 1.75),
+        ({2.0: 0.9, 1.0: 1.2, 1.5: 1.1}, 1.75),
+        ({1.0: 0.9, 2.0: 0.7}, 1.0),
+        ({1.0: 1.6, 2.0: 1.1}, 2.0),
+        ({1.0: 1.0, 2.0: 0.8}, 1.0),
+    ],
+)
+def test_guidance_is_where_diversity_falls_through_one(
+    diversity: dict[float, float], weight: float
+) -> None:
+    assert crossing(diversity) == pytest.approx(weight)
+
+
+class Falling(SeenDiversity):
+    """Two distributions, known at K = 1 and whole, whose diversity falls with the weight."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int | None, float]] = []
+
+    def units(self, k: int | None) -> list[Unit]:
+        own = [Entry(name=name, split="seen", roles={}) for name in "ab"]
+        return [] if k == 10 else [Unit(split="seen", k=k, entries=own)]
+
+    def total(self, unit: Unit, weight: float) -> float:
+        self.asked.append((unit.k, weight))
+        return 2 * (1.9 if unit.k == 1 else 1.2) / weight
+
+
+def test_weights_rise_until_the_diversity_of_each_k_has_fallen_to_one() -> None:
+    seen, kept = Falling(), list[Calibration]()
+    found = calibrate(seen, [1, 10, None], (2.0, 1.0, 1.25), {}, lambda f: kept.append({**f}))
+    assert found.keys() == {"1", "all"}
+    assert found["1"] == pytest.approx({1.0: 1.9, 1.25: 1.52, 2.0: 0.95})
+    assert found["all"] == pytest.approx({1.0: 1.2, 1.25: 0.96})
+    assert seen.asked == [(1, 1.0), (None, 1.0), (1, 1.25), (None, 1.25), (1, 2.0)]
+    assert kept[-1] == found
+
+
+def test_what_an_earlier_attempt_found_is_not_measured_again() -> None:
+    seen = Falling()
+    known = {"1": {1.0: 1.9, 1.25: 1.52}, "all": {1.0: 1.2, 1.25: 0.96}}
+    calibrate(seen, [1, None], (1.0, 1.25, 2.0), known, lambda _: None)
+    assert seen.asked == [(1, 2.0)]
+
+
+def go(root: Path, *overrides: str, rows: dict[str, np.ndarray] | None = None) -> SampleSet:
+    source = np.random.default_rng(0)
+    rows = rows or {name: source.normal(0, 1, (count, 2)) for name, count in SIZES.items()}
+    asked = ("sampling.guidance=[1.0, 1.5, 2.0]", "sampling.contexts=[1, 100, 200]")
+    config = arrays_config(root, rows, *asked, *overrides)
+    manifest = build_shards(config)
+    untrained(config, manifest).save_pretrained(root / "operator")
+    checkpoint = Checkpoint(path=root / "operator", step=0, digest="untrained")
+    return sample(config, manifest, checkpoint)
+
+
+def test_a_k_without_a_diversity_has_the_weight_of_whole_sets(tmp_path: Path) -> None:
+    samples = go(tmp_path)
+    # one seen distribution has 100 context samples, none has 200
+    assert samples.calibration.keys() == {"1", "100", "all"}
+    assert samples.guidance.keys() == {"1", "100", "200", "all"}
+    assert samples.guidance["200"] == samples.guidance["all"]
+    for k, diversity in samples.calibration.items():
+        assert samples.guidance[k] == crossing({float(w): v for w, v in diversity.items()})
+
+
+def test_sets_of_one_sample_each_have_no_diversity(tmp_path: Path) -> None:
+    samples = go(tmp_path, "sampling.per_context=1")
+    assert samples.calibration.keys() == {"all"}
+    assert len(set(samples.guidance.values())) == 1
+
+
+def test_a_stop_keeps_the_weights_that_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = go(tmp_path / "whole")
+    kept = tmp_path / "stopped/run/.sampling.partial" / GUIDANCE
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", kept.is_file)
+        with pytest.raises(Preempted):
+            go(tmp_path / "stopped")
+    first = json.loads(kept.read_text())
+    assert {key: list(own) for key, own in first.items()} == {key: ["1.0"] for key in first}
+    samples = go(tmp_path / "stopped")
+    assert samples.calibration == whole.calibration
+    assert samples.guidance == whole.guidance
+    for key in whole.shards:
+        np.testing.assert_array_equal(samples.samples(key), whole.samples(key))
+
+
+def test_real_samples_that_are_equal_are_told(tmp_path: Path) -> None:
+    rows = {name: np.full((count, 2), 0.5) for name, count in SIZES.items()}
+    with pytest.raises(DataError, match="guidance weight cannot be chosen by diversity"):
+        go(tmp_path, rows=rows)
