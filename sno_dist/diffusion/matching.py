@@ -31,7 +31,7 @@ Field = Callable[[Tensor], Tensor]
 """(N, d) points to (N, d) vectors, each row from its own point alone."""
 
 ProbedField = Callable[[Tensor, Tensor], Tensor]
-"""(N, d) points and probes e to B(x) e, linear in e."""
+"""(N, d) points and (N, m) probes e to B(x) e, (N, d), linear in e."""
 
 
 def implicit(score: ScoreOf, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def generalised_probed(
         score: s.
         x: (N, d).
         field: B(x) e.
-        probe: e, (N, d).
+        probe: e, (N, m), m the field's own.
         field_divergence: div w where it is known, (N,); none: it is computed.
     """
     x, probe = _leaf(x), _leaf(probe)

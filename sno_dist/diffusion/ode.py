@@ -5,6 +5,7 @@ A shared step would make a sample depend on its batch mates, hence on how work i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -51,7 +52,7 @@ def integrate(
         (N, M) states at `end`.
 
     Raises:
-        RunError: If a sample has not arrived after `limit` steps.
+        RunError: If a sample has not arrived after `limit` steps, or its step has shrunk to nought.
 
     Cost: 6 evaluations of `field` an accepted or refused step, for all samples at once.
     """
@@ -66,16 +67,25 @@ def integrate(
         step = torch.minimum(step, left)
         trial, new_slope, error = _attempt(field, y, t, slope, sign * step)
         scale = tolerance * (1 + torch.maximum(y.abs(), trial.abs()))
-        ratio = (error / scale).square().mean(1).sqrt()
+        # A step that leads to where the field is not finite was too long.
+        ratio = (error / scale).square().mean(1).sqrt().nan_to_num(nan=math.inf)
         accept = ratio <= 1
         arrived = accept & (step >= left)
         t = torch.where(arrived, torch.full_like(t, end), torch.where(accept, t + sign * step, t))
         y = torch.where(accept[:, None], trial, y)
         slope = torch.where(accept[:, None], new_slope, slope)
         step = step * (0.9 * ratio.clamp_min(1e-8) ** -0.2).clamp(0.2, 5.0)
+        stuck = (t != end) & (t + sign * step == t)
+        if bool(stuck.any()):
+            raise RunError(
+                "the adaptive solver stands still: what it integrates is not finite, or too steep",
+                got=f"t = {t[stuck].tolist()[:4]}",
+                expected=f"t = {end}",
+                fix="loosen sampling.tolerance, lower sampling.guidance, or choose another solver",
+            )
     raise RunError(
         "the adaptive solver did not arrive",
-        got=f"t = {t.tolist()[:4]} after {limit} steps",
+        got=f"t = {t[t != end].tolist()[:4]} after {limit} steps",
         expected=f"t = {end}",
         fix="loosen sampling.tolerance",
     )

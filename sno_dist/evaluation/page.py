@@ -77,7 +77,7 @@ def _map(manifest: Manifest, samples: SampleSet) -> Embeddings | None:
     if len(known) < 3:
         return None
     return Embeddings(
-        points=np.stack([samples.embeddings[entry.name] for entry in known]),
+        points=np.stack([samples.embeddings[entry.name][: samples.entries] for entry in known]),
         names=[entry.name for entry in known],
         splits=[entry.split for entry in known],
     )

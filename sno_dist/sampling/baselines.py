@@ -2,7 +2,7 @@
 
 `nearest`: those of the seen distribution whose u is nearest, itself left out. `pooled`: those of
 all seen distributions, a perfect model that is told nothing. `resample`: the context set's own.
-`jitter`: the same with Gaussian noise, a kernel density estimate.
+`jitter`: the same with Gaussian noise, a kernel density estimate in free coordinates.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from sno_dist.config.schema import Sampling
+from sno_dist.diffusion.maps.transform import Transform
 from sno_dist.runtime.rng import generator
 from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry
@@ -36,8 +38,9 @@ class Baselines:
         reader: Of the population.
         sampling: The config's section.
         seed: Of contexts and choices.
-        embed: U of a context set; asked where `nearest` is drawn.
+        embed: U of a context set, as far as it is compared; asked where `nearest` is drawn.
         embeddings: Distribution -> u from its whole context set, (U,), as far as it is known.
+        transform: To the coordinates in which `jitter` adds noise.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class Baselines:
         seed: int,
         embed: Embed,
         embeddings: Mapping[str, NDArray[np.float32]],
+        transform: Transform,
     ) -> None:
         self._reader, self._sampling, self._seed = reader, sampling, seed
-        self._embed, self._embeddings = embed, dict(embeddings)
+        self._embed, self._embeddings, self._transform = embed, dict(embeddings), transform
         self._seen = reader.manifest.split("seen")
 
     def __call__(self, unit: Unit) -> NDArray[np.generic]:
@@ -74,8 +78,20 @@ class Baselines:
             return self._again(self._nearest(entry, unit.k, group), count, source)
         index = context_of(self._seed, entry, unit.k, group)
         context = self._reader.take(entry, "model", index)
-        drawn = context[source.integers(len(context), size=count)]
-        return _jittered(drawn, context, source) if unit.method == "jitter" else drawn
+        chosen = source.integers(len(context), size=count)
+        if unit.method == "jitter":
+            return self._jittered(context, chosen, source)
+        return context[chosen]
+
+    def _jittered(
+        self, context: NDArray[np.generic], chosen: NDArray[np.int64], source: np.random.Generator
+    ) -> NDArray[np.generic]:
+        free = self._transform.inverse(torch.from_numpy(context.astype(np.float64))).numpy()
+        noise = kernel_widths(free) * source.standard_normal((len(chosen), *free.shape[1:]))
+        noised = self._transform.forward(torch.from_numpy(free[chosen] + noise)).numpy()
+        if context.dtype == np.uint8:
+            noised = noised.round().clip(0, 255)
+        return noised.astype(context.dtype)
 
     def _pooled(self, source: np.random.Generator) -> NDArray[np.generic]:
         ends = np.cumsum([entry.count("model") for entry in self._seen])
@@ -138,13 +154,3 @@ def kernel_widths(context: NDArray[np.generic]) -> NDArray[np.float64]:
         for c in WIDTHS
     ]
     return (WIDTHS[int(np.argmax(likelihoods))] * deviations).reshape(context.shape[1:])
-
-
-def _jittered(
-    drawn: NDArray[np.generic], context: NDArray[np.generic], source: np.random.Generator
-) -> NDArray[np.generic]:
-    noise = kernel_widths(context) * source.standard_normal(drawn.shape)
-    noised = drawn.astype(np.float64) + noise
-    if drawn.dtype == np.uint8:
-        noised = noised.round().clip(0, 255)
-    return noised.astype(drawn.dtype)

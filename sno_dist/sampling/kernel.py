@@ -28,6 +28,9 @@ __all__ = ["KernelModels"]
 FULL = 32
 """Entries of the largest latent whose covariances are full where the config leaves it open."""
 
+VALUES = 1 << 28
+"""At most, of a set's samples times their products of two entries: 2 GiB."""
+
 
 class KernelModels:
     """Fits the models of all of a unit's context sets in one call, and draws from each.
@@ -38,7 +41,8 @@ class KernelModels:
         config: Its sections sampling and training, and the seed.
 
     Raises:
-        ConfigError: If covariances of low rank have as many directions as the latent has entries.
+        ConfigError: If covariances of low rank have as many directions as the latent has entries,
+            or those that are not diagonal do not fit the memory.
     """
 
     def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
@@ -98,10 +102,19 @@ def _fit(section: KernelModel, dims: int) -> KernelFit:
             expected=f"fewer than {dims}",
             fix="lower the rank, or choose sampling.kernel.form=full",
         )
-    return KernelFit(
+    how = KernelFit(
         method=section.method,
         form=form,
         rank=section.rank,
         per_centre=section.per_centre,
         kernels=section.kernels,
     )
+    if form != "diagonal" and how.members * section.largest * dims**2 > VALUES:
+        raise ConfigError(
+            "the kernel model's covariances need too much memory",
+            where="sampling.kernel.form",
+            got=f"{form}, from {section.largest} samples of {dims} entries",
+            expected=f"at most {VALUES // (how.members * dims**2)} samples",
+            fix="choose sampling.kernel.form=diagonal, or lower sampling.kernel.largest",
+        )
+    return how

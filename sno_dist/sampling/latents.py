@@ -54,9 +54,7 @@ class LatentSpace:
         parts = []
         with autocast(self._config.training.precision):
             for part in torch.from_numpy(samples).split(CHUNK):
-                free = operator.transform.inverse(part.to(operator.scale))
-                x = (free - operator.shift) / operator.scale
-                parts.append(operator.autoencoder.encode(x))
+                parts.append(operator.autoencoder.encode(operator.to_model(part)))
         mean, log_variance = (torch.cat(values) for values in zip(*parts, strict=True))
         scale = operator.latent_deviation
         return (mean - operator.latent_mean) / scale, (0.5 * log_variance).exp() / scale

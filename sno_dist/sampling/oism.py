@@ -2,9 +2,9 @@
 
 A score in closed form from means of eigenfunctions, in the operator's latent space, integrated by
 the operator's solver on its schedule. Each set is whitened first, so that one basis serves them
-all; where it is small, by a covariance that is shrunk to that within seen distributions. In more
-than three dimensions, where eigenfunctions of all axes together are too many, the whitened axes are
-taken to be independent: each is a law of its own.
+all. Small sets tell no more than a Gaussian, whose covariance is shrunk to that within seen
+distributions: it is drawn from as it is. In more than three dimensions, where eigenfunctions of all
+axes together are too many, the whitened axes are taken to be independent: each is a law of its own.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class OismModels:
     def __init__(self, operator: ScoreNeuralOperator, reader: Reader, config: Config) -> None:
         self._operator, self._config = operator, config
         self._space = LatentSpace(operator, reader, config)
-        self._large = _model(config.sampling.oism, operator.autoencoder.size)
-        self._small = OperatorInformed(up_to(OrnsteinUhlenbeck(), self._large.basis.dims, 2))
+        self._model = _model(config.sampling.oism, operator.autoencoder.size)
 
     def __call__(self, unit: Unit) -> NDArray[np.generic]:
         """The samples of a unit, (entries, samples, *shape) in data units.
@@ -74,28 +73,40 @@ class OismModels:
         streams = streams_of(self._config.seed, unit, unit.entries, count)
         small = np.array([len(own) < self._config.sampling.oism.smallest for own in contexts])
         z = contexts[0].new_zeros(entries * count, contexts[0].shape[1])
-        for model, chosen in ((self._small, small), (self._large, ~small)):
+        for draw, chosen in ((self._gaussian, small), (self._informed, ~small)):
             rows = np.flatnonzero(chosen[law.ravel()])
             if len(rows):
                 sets = [own for own, taken in zip(contexts, chosen, strict=True) if taken]
                 own_law = (np.cumsum(chosen) - 1)[law.ravel()[rows]]
                 own_streams = [streams[row] for row in rows]
-                z[torch.from_numpy(rows)] = self._drawn(model, sets, own_law, own_streams)
+                z[torch.from_numpy(rows)] = draw(sets, own_law, own_streams)
         _check(unit, z)
         return self._space.in_data(z.unflatten(0, (entries, count)))
 
-    @torch.no_grad()
-    def _drawn(
+    def _gaussian(
         self,
-        model: OperatorInformed,
+        sets: Sequence[Tensor],
+        law: NDArray[np.int64],
+        streams: Sequence[np.random.Generator],
+    ) -> Tensor:
+        """As `_informed`, from a Gaussian that so many entries' worth of samples shrink."""
+        white = [_Whitened.of(own, own.shape[1]) for own in sets]
+        noise = noise_of(streams, sets[0].shape[1])().to(sets[0])
+        return _placed(white, torch.from_numpy(law).to(noise.device), noise)
+
+    @torch.no_grad()
+    def _informed(
+        self,
         sets: Sequence[Tensor],
         law: NDArray[np.int64],
         streams: Sequence[np.random.Generator],
     ) -> Tensor:
         """One sample for each stream, (N, Z) float64, of the set that `law`, (N,), tells."""
-        section, axis = self._config.sampling.oism, model.basis.axis
-        reach = 0.5 * INNER * axis.period if isinstance(axis, Circle) else None
-        white = [_Whitened.of(own, reach) for own in sets]
+        section, model = self._config.sampling.oism, self._model
+        axis = model.basis.axis
+        white = [_Whitened.of(own, 1) for own in sets]
+        if isinstance(axis, Circle):
+            white = [own.within(0.5 * INNER * axis.period) for own in white]
         dims, size = model.basis.dims, white[0].samples.shape[1]
         apart = size // dims
         lengths = torch.tensor([len(own) for own in sets]).repeat_interleave(apart)
@@ -114,9 +125,7 @@ class OismModels:
         y = sampler(score, schedule, lambda: noise().to(index.device)).double()
         if isinstance(axis, Circle):
             y = y - axis.period * (y / axis.period).round()
-        mean = torch.stack([own.mean for own in white])[index]
-        factor = torch.stack([own.factor for own in white])[index]
-        return mean + torch.einsum("nij,nj->ni", factor, y)
+        return _placed(white, index, y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +143,29 @@ class _Whitened:
     factor: Tensor
 
     @classmethod
-    def of(cls, z: Tensor, reach: float | None) -> _Whitened:
+    def of(cls, z: Tensor, prior: int) -> _Whitened:
         """Whiten (K, Z) samples, in units of the deviation within distributions.
 
-        Equation: factor factor' = (1 + 1 / K) ((K - 1) S + I) / K, S the unbiased covariance: of
-        one sample 2 I, as of the difference of two, of many S. Times what brings the farthest
-        entry of y to `reach`, if it is beyond.
+        Equation: factor factor' = (1 + 1 / K) ((K - 1) S + prior I) / (K - 1 + prior), S the
+        unbiased covariance: of one sample 2 I, as of the difference of two, of many S.
         """
         count, mean = len(z), z.mean(0)
         gap = z - mean
-        covariance = gap.T @ gap + torch.eye(z.shape[1]).to(z)
-        factor = torch.linalg.cholesky((1 + 1 / count) / count * covariance)
-        y = torch.linalg.solve_triangular(factor, gap.T, upper=False).T
-        beyond = 1.0 if reach is None else max(1.0, float(y.abs().max()) / reach)
-        return cls(y / beyond, mean, beyond * factor)
+        covariance = gap.T @ gap + prior * torch.eye(z.shape[1]).to(z)
+        factor = torch.linalg.cholesky((1 + 1 / count) / (count - 1 + prior) * covariance)
+        return cls(torch.linalg.solve_triangular(factor, gap.T, upper=False).T, mean, factor)
+
+    def within(self, reach: float) -> _Whitened:
+        """With every axis of y in units in which none of its samples is farther than `reach`."""
+        beyond = (self.samples.abs().amax(0) / reach).clamp_min(1)
+        return _Whitened(self.samples / beyond, self.mean, self.factor * beyond)
+
+
+def _placed(white: Sequence[_Whitened], law: Tensor, y: Tensor) -> Tensor:
+    """(N, Z) y in the coordinates of each row's set."""
+    mean = torch.stack([own.mean for own in white])[law]
+    factor = torch.stack([own.factor for own in white])[law]
+    return mean + torch.einsum("nij,nj->ni", factor, y)
 
 
 def _model(section: Oism, size: int) -> OperatorInformed:

@@ -84,11 +84,12 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
         draw: Draw = partial(_with_guidance, drawer, guidance)
         _draw_share(drawer, draw, own, target, config.shards.block)
         if others := [unit for unit in units if unit.method != "operator"]:
-            draw = _baselines(config, models, drawer, reader, target)
+            draw = _baselines(config, models, operator, drawer, reader, target)
             _draw_share(drawer, draw, others, target, config.shards.block)
         if collectives.world().is_main:
             seconds = round(time.monotonic() - began, 2)
-            _index(target, units, manifest, guidance, calibration, seconds)
+            told = {"guidance": guidance, "calibration": calibration, "seconds": seconds}
+            _index(target, units, manifest, told | {"entries": operator.embedder.size})
     return open_samples(config)
 
 
@@ -168,7 +169,12 @@ def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> di
 
 
 def _baselines(
-    config: Config, models: Mapping[str, Draw], drawer: Drawer, reader: Reader, target: Path
+    config: Config,
+    models: Mapping[str, Draw],
+    operator: ScoreNeuralOperator,
+    drawer: Drawer,
+    reader: Reader,
+    target: Path,
 ) -> Draw:
     """What draws a baseline's unit; all ranks have drawn the operator's units by now."""
     embeddings = {
@@ -176,7 +182,14 @@ def _baselines(
         for entry in reader.manifest.entries
         if (path := _record(target, f"{entry.split}/{label(None)}/{entry.name}")).is_file()
     }
-    again = Baselines(reader, config.sampling, config.seed, drawer.embed, embeddings)
+    again = Baselines(
+        reader,
+        config.sampling,
+        config.seed,
+        lambda entry, k, group: drawer.embed(entry, k, group)[: operator.embedder.size],
+        {name: u[: operator.embedder.size] for name, u in embeddings.items()},
+        operator.transform,
+    )
     return lambda unit: models.get(unit.method, again)(unit)
 
 
@@ -217,11 +230,9 @@ def _index(
     target: Path,
     units: Sequence[Unit],
     manifest: Manifest,
-    guidance: Mapping[str, float],
-    calibration: Calibration,
-    seconds: float,
+    told: Mapping[str, Any],
 ) -> None:
-    """Gather the records of all units into the index."""
+    """Gather the records of all units into the index, with what is told of them all."""
     keys = [key for unit in units for key in _keys(unit)]
     records = {key: json.loads(_record(target, key).read_text()) for key in keys}
     embeddings = {
@@ -234,8 +245,6 @@ def _index(
         "shards": {key: record["shard"] for key, record in records.items()},
         "shape": list(manifest.shape),
         "dtype": manifest.dtype,
-        "guidance": guidance,
-        "calibration": calibration,
-        "seconds": seconds,
+        **told,
     }
     write_json(target / INDEX, value)

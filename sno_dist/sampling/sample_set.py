@@ -38,7 +38,9 @@ class SampleSet:
         guidance: K, as `size_label` has it -> the weight that the operator's were drawn with.
         seconds: What drawing them took, the baselines' among them.
         calibration: K -> guidance weight -> seen diversity, where weights were chosen.
-        embeddings: Distribution -> u from its whole context set, (U,) float32.
+        embeddings: Distribution -> u from its whole context set, (U,) float32, with the statistic
+            of a base at its end.
+        entries: Those of u before a base's statistic, in which distributions are compared.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class SampleSet:
     seconds: float
     calibration: Mapping[str, Mapping[str, float]]
     embeddings: Mapping[str, NDArray[np.float32]]
+    entries: int
 
     def samples(self, key: str) -> NDArray[np.generic]:
         """The samples of one distribution, K and method: (n, *shape), ordered by sample index."""
@@ -82,4 +85,5 @@ def open_samples(config: Config) -> SampleSet:
         seconds=index["seconds"],
         calibration=index["calibration"],
         embeddings=load_file(artifact.path / EMBEDDINGS),
+        entries=index["entries"],
     )

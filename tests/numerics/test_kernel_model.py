@@ -284,6 +284,17 @@ def test_a_set_s_model_does_not_depend_on_those_beside_it(method: Method) -> Non
         )
 
 
+def test_nor_does_it_where_those_end_sooner() -> None:
+    sets = [moons(100, 0.1, item)[:size] for item, size in enumerate((40, 97))]
+    long = how("likelihood", descent=Descent(steps=120, batch=32, patience=2))
+    together = fit_kernel_models(sets, sources(2), long, pooled=0.3)
+    grid = normal(30, 2)
+    for item, own in enumerate(sets):
+        alone = fit_kernel_models([own], [sources(2)[item]], long, pooled=0.3)
+        got = together.log_density(grid.expand(2, -1, -1))[item]
+        torch.testing.assert_close(got, alone.log_density(grid[None])[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("form", FORMS)
 def test_units_and_origin_have_no_say(method: Method, form: Form) -> None:

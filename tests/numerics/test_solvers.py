@@ -19,6 +19,7 @@ from sno_dist.diffusion.schedule import (
     VarianceExploding,
     VariancePreserving,
 )
+from sno_dist.errors import RunError
 from tests.numerics.gaussians import Gaussian, Mixture
 
 SCHEDULES = [VarianceExploding(25.0), VariancePreserving(), SubVariancePreserving()]
@@ -131,6 +132,30 @@ def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
         return Sampler(kind=kind, steps=12)(mixture.score(schedule), schedule, noise).detach()
 
     torch.testing.assert_close(draw([3, 1, 4, 5])[1], draw([1])[0], rtol=0, atol=1e-10)
+
+
+def test_the_adaptive_solver_ignores_the_number_of_steps() -> None:
+    schedule, noise = VariancePreserving(), torch.randn(4, 2, dtype=torch.float64)
+    one, many = (
+        Sampler(kind="rk45", steps=steps)(LAW.score(schedule), schedule, noise.clone)
+        for steps in (1, 16)
+    )
+    torch.testing.assert_close(one, many, rtol=0, atol=0)
+    assert float((one - LAW.mean).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_a_field_that_is_not_finite_is_told_at_once(from_the_start: bool) -> None:
+    asked = []
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        asked.append(0)
+        wrong = torch.full_like(y, math.nan)
+        return wrong if from_the_start else torch.where(t[:, None] > 0.5, wrong, -y)
+
+    with pytest.raises(RunError, match="the adaptive solver stands still"):
+        integrate(field, torch.ones(3, 2), 0.0, 1.0, tolerance=1e-5)
+    assert len(asked) < 500
 
 
 def test_integrate_agrees_with_scipy() -> None:

@@ -245,7 +245,9 @@ class _Fit:
             width=how.width,
             sources=self._sources,
         )
-        return descend(members, centres, precisions, self._sources, how.method, how.descent)
+        # Of their own: how long a set is drawn for depends on those beside it.
+        sources = [np.random.default_rng(s.integers(2**63)) for s in self._sources]
+        return descend(members, centres, precisions, sources, how.method, how.descent)
 
     def _em(
         self, members: Members, centres: Centres, prior: Prior

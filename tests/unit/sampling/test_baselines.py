@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sno_dist.diffusion.maps.transform import Identity
 from sno_dist.sampling.baselines import Baselines, kernel_widths
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.plan import Method, Unit, context_of, groups_of
@@ -33,7 +34,14 @@ class Population:
         self.drawer = Drawer(operator, self.reader, self.config.sampling, SEED)
         # the others' are computed when they are asked for
         known = {e.name: self.drawer.embed(e).numpy() for e in self.manifest.entries[:1]}
-        self.draw = Baselines(self.reader, self.config.sampling, SEED, self.drawer.embed, known)
+        self.draw = Baselines(
+            self.reader,
+            self.config.sampling,
+            SEED,
+            self.drawer.embed,
+            known,
+            operator.transform,
+        )
         self.unseen = self.manifest.split("unseen")[0]
         self.seen = self.manifest.split("seen")
 
@@ -163,7 +171,14 @@ def test_jittered_images_are_images(tmp_path: Path) -> None:
     def never(entry: Entry, k: int | None, group: int) -> None:
         raise AssertionError
 
-    draw = Baselines(reader, config.sampling, SEED, never, {})  # pyright: ignore[reportArgumentType]
+    draw = Baselines(
+        reader,
+        config.sampling,
+        SEED,
+        never,  # pyright: ignore[reportArgumentType]
+        {},
+        Identity(reader.manifest.shape),
+    )
     drawn = draw(Unit(split="unseen", k=None, entries=[entry], method="jitter"))[0]
     assert (drawn.dtype, drawn.shape) == (np.uint8, (100, 1, 8, 16))
     # nought and 255 are where noise is cut off, not where it wraps around

@@ -86,6 +86,22 @@ def test_one_sample_s_law_is_a_gaussian_of_twice_the_variance_within_distributio
         np.testing.assert_allclose(np.cov(scaled.T), np.eye(2), atol=0.12)
 
 
+@pytest.mark.parametrize("k", [2, 10])
+def test_few_samples_law_is_a_gaussian_shrunk_to_the_variance_within_distributions(
+    root: Path, k: int
+) -> None:
+    population = gaussians(root, "sampling={samples: 4000, per_context: 4000}")
+    for entry in population.manifest.entries:
+        (own,) = population.drawn("oism", [entry], k)
+        context = population.real(entry)[context_of(population.config.seed, entry, k, 0)]
+        gap = (context - context.mean(0)) / population.within()
+        # as many samples' worth of the variance within as there are entries
+        expected = (1 + 1 / k) * (gap.T @ gap + 2 * np.eye(2)) / (k + 1)
+        scaled = (own - context.mean(0)) / population.within()
+        factor = np.linalg.inv(np.linalg.cholesky(expected))
+        np.testing.assert_allclose(factor @ np.cov(scaled.T) @ factor.T, np.eye(2), atol=0.1)
+
+
 def test_each_sample_is_of_its_own_group_and_stream(root: Path) -> None:
     population = gaussians(root, "sampling={samples: 20, per_context: 6}")
     entries, seed = list(population.manifest.entries), population.config.seed
@@ -246,6 +262,10 @@ def test_contexts_are_draws_of_the_autoencoder_s_posteriors(tmp_path: Path) -> N
     ("override", "words"),
     [
         ("sampling.kernel={form: low_rank, rank: 2}", r"rank 2 in a latent of 2 entries"),
+        (
+            "sampling.kernel={form: full, largest: 20000000}",
+            r"too much memory .* do: choose .*diag",
+        ),
         ("sampling.oism.order=40", r"too many eigenfunctions .* of order 40 in 2 entries"),
     ],
 )

@@ -81,6 +81,33 @@ def test_a_stopped_stage_goes_on_to_the_same_bytes(
     assert files(samples) == files(whole)
 
 
+def of(root: Path, rows: dict[str, np.ndarray], *overrides: str) -> SampleSet:
+    config = arrays_config(root, rows, "sampling.contexts=[1]", *overrides)
+    manifest = build_shards(config)
+    untrained(config, manifest).save_pretrained(root / "operator")
+    return sample(config, manifest, Checkpoint(path=root / "operator", step=0, digest="untrained"))
+
+
+def test_the_nearest_by_u_is_not_that_of_the_nearest_size(tmp_path: Path) -> None:
+    """A base's statistic at the end of u holds the sample count."""
+    laws = {"a": (0.0, 300), "b": (1.0, 40), "c": (20.0, 300), "d": (-20.0, 310)}
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(mean, 0.1, (count, 2)) for name, (mean, count) in laws.items()}
+    samples = of(tmp_path, rows, "sampling.baselines=[nearest]", "model.base=gaussian")
+    np.testing.assert_allclose(samples.samples("unseen/nearest-all/a"), 1.0, atol=0.5)
+    assert samples.entries == 2
+    assert len(samples.embeddings["a"]) > 2
+
+
+def test_jittered_compositions_add_up_to_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.dirichlet([1, 2, 4], 100) for name in "abcd"}
+    asked = ("sampling.baselines=[jitter]", "model.transform={kind: simplex}")
+    samples = of(tmp_path, rows, *asked).samples("unseen/jitter-all/a")
+    assert samples.min() > 0
+    np.testing.assert_allclose(samples.sum(1), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
