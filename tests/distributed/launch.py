@@ -34,7 +34,8 @@ def launch(
         subprocess.TimeoutExpired: After `timeout` seconds, with the ranks ended.
     """
     module = [] if str(target).endswith(".py") else ["-m"]
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    # `accelerate-launch`, which reads no transformers for the sake of `accelerate`'s other commands
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += [*options, "--num_processes", str(nprocs), *module]
     process = subprocess.Popen(
         [*command, str(target), *map(str, args)],

@@ -21,7 +21,7 @@ DATA_PARALLEL = ["--config_file", "launch/accelerate/one_machine.yaml"]
 FULLY_SHARDED = ["--config_file", "launch/accelerate/fsdp2.yaml"]
 STEPS, EVERY = 12, 3
 OVERRIDES = [f"training.steps={STEPS}", f"training.save_every={EVERY}", "training.keep=9"]
-OVERRIDES += ["training.log_every=1", "training.picture_every=12"]
+OVERRIDES += ["training.log_every=1"]
 
 
 def zero(file: str) -> list[str]:

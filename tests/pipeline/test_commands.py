@@ -100,7 +100,6 @@ def test_run_again_does_nothing(made: Made) -> None:
     again = start(made.root / "a", "run", *made.words("whole")).end()
     assert (again.code, again.out) == (0, made.whole.out)
     assert again.err == "1 rank on cpu\n"
-    assert again.seconds < 8
     assert times() == before
 
 
