@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.config.schema import Sampling
+from sno_dist.config.schema import Config
 from sno_dist.errors import DataError
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -25,7 +25,9 @@ from sno_dist.shards.reader import Reader
 
 __all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]
 
-DISTRIBUTIONS = 20
+DISTRIBUTIONS, SAMPLES = 100, 30
+"""At most, and of each: diversity differs by a quarter from one distribution to the next, so that
+many say more than many samples of a few."""
 
 Calibration = dict[str, dict[float, float]]
 """K, as `plan.size_label` writes it -> guidance weight -> diversity."""
@@ -39,23 +41,25 @@ class SeenDiversity:
     the latent where there is no judge.
 
     Args:
-        drawer: Draws the generated ones.
-        operator: Encodes to the latent.
+        operator: On its device, in evaluation mode.
         reader: Of the population.
         judge: The classifier of images; none: the latent is looked at.
-        sampling: The config's section.
+        config: Its sections sampling and training, and the seed.
     """
 
     def __init__(
         self,
-        drawer: Drawer,
         operator: ScoreNeuralOperator,
         reader: Reader,
         judge: Classifier | None,
-        sampling: Sampling,
+        config: Config,
     ) -> None:
-        self._drawer, self._operator, self._reader = drawer, operator, reader
-        self._judge, self._sampling = judge, sampling
+        self._operator, self._reader, self._judge = operator, reader, judge
+        samples = min(SAMPLES, config.sampling.samples)
+        self._sampling = config.sampling.model_copy(update={"samples": samples})
+        self._drawer = Drawer(
+            operator, reader, self._sampling, config.seed, config.training.precision
+        )
         self._real: dict[str, float] = {}
 
     def units(self, k: int | None) -> list[Unit]:

@@ -80,7 +80,7 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     models = _models(config, operator, reader)
     with writing(folder, KIND, inputs, resume=True) as target:
         own = [unit for unit in units if unit.method == "operator"]
-        guidance, calibration = _guidance(config, drawer, reader, operator, own, target)
+        guidance, calibration = _guidance(config, operator, reader, own, target)
         draw: Draw = partial(_with_guidance, drawer, guidance)
         _draw_share(drawer, draw, own, target, config.shards.block)
         if others := [unit for unit in units if unit.method != "operator"]:
@@ -112,9 +112,8 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
 
 def _guidance(
     config: Config,
-    drawer: Drawer,
-    reader: Reader,
     operator: ScoreNeuralOperator,
+    reader: Reader,
     units: Sequence[Unit],
     target: Path,
 ) -> tuple[dict[str, float], Calibration]:
@@ -130,9 +129,7 @@ def _guidance(
     if is_main and kept.is_file():
         known = json.loads(kept.read_text())
     known = collectives.broadcast(known, "reading the guidance weights")
-    seen = SeenDiversity(
-        drawer, operator, reader, find_judge(config, reader.manifest), config.sampling
-    )
+    seen = SeenDiversity(operator, reader, find_judge(config, reader.manifest), config)
     diversity = calibrate(
         seen,
         ks,
