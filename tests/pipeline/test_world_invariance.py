@@ -145,7 +145,7 @@ def test_samples_of_the_same_weights_are_the_same_bytes(worlds: Worlds, size: in
         plain(worlds.at(s, n) / "sampling/index.json") for s, n in ((size, "again"), (1, "run"))
     ]
     assert indices[0] == indices[1]
-    assert indices[0]["calibration"].keys() == indices[0]["guidance"].keys() == {"k1", "k4", "all"}
+    assert indices[0]["calibration"].keys() == indices[0]["guidance"].keys() == {"1", "4", "all"}
 
 
 @pytest.mark.parametrize("size", OTHERS)
