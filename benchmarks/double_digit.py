@@ -154,8 +154,11 @@ def run_of(row: Row, work: Path, mnist: Path | None, split: int, seed: int) -> R
 def figures(summaries: Sequence[dict[str, Any]], splits: Sequence[int]) -> dict[str, Any]:
     """A row of the table, from the summaries of its runs and the split of each."""
     logs = [read_log(summary["folder"]) for summary in summaries]
+    begun = [json.loads((s["folder"] / "provenance.json").read_text()) for s in summaries]
     found: dict[str, Any] = {
+        "begun_on_commit": [provenance["git"] for provenance in begun],
         "training_seconds": [round(log.seconds) for log in logs],
+        "sampling_and_scoring_seconds": [summary["seconds"] for summary in summaries],
         "guidance": [summary["guidance"] for summary in summaries],
         **_sections(summaries, splits),
     }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["MISSING", "by_k", "figure", "in_order", "percent", "ranged"]
+__all__ = ["MISSING", "figure", "in_order", "percent", "ranged", "weights"]
 
 MISSING = "-"
 
@@ -23,8 +23,8 @@ def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
     return f"{write(value)} [{low}, {high}]"
 
 
-def by_k(values: Mapping[str, float]) -> str:
-    """Values by K: one number if they are equal, else each with its K, the smallest K first."""
+def weights(values: Mapping[str, float]) -> str:
+    """Guidance by K: one number if all are equal, else each with its K, the smallest K first."""
     if len(set(values.values())) == 1:
         return f"{next(iter(values.values())):g}"
     return ", ".join(f"{values[k]:g} (K = {k})" for k in in_order(values))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sno_dist.evaluation import figures, tables
 from sno_dist.evaluation.comparison import comparison
 from sno_dist.evaluation.gallery import Gallery, card
-from sno_dist.evaluation.notation import by_k, percent
+from sno_dist.evaluation.notation import percent, weights
 from sno_dist.evaluation.summary import SPLITS
 from sno_dist.evaluation.training_log import LearningCurve
 
@@ -99,7 +99,7 @@ def render(page: ReportPage) -> str:
         open_galleries=OPEN_GALLERIES,
         wide=any(len(gallery.panels) > WIDE for gallery in page.galleries),
         provenance={name: _plain(value) for name, value in page.provenance.items()},
-        weights=by_k,
+        weights=weights,
         percent=percent,
     )
 

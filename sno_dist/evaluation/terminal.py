@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sno_dist.evaluation.comparison import comparison
-from sno_dist.evaluation.notation import MISSING, by_k, figure, in_order, percent, ranged
+from sno_dist.evaluation.notation import MISSING, figure, in_order, percent, ranged, weights
 from sno_dist.evaluation.summary import SPLITS
 
 __all__ = ["table"]
@@ -58,7 +58,7 @@ def table(summary: Mapping[str, Any]) -> str:
 def _head(summary: Mapping[str, Any]) -> str:
     parts = [str(summary["population"])]
     if summary.get("guidance"):
-        parts.append(f"guidance {by_k(summary['guidance'])}")
+        parts.append(f"guidance {weights(summary['guidance'])}")
     return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 
