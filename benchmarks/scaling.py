@@ -44,6 +44,8 @@ JOBS = {"alone": 1, "together": 2}
 GOALS = {"ratio": 1.8, "wire": 0.05}
 LOOK = 0.002
 """Seconds between two looks for a turn: a sleeper takes no share of a core."""
+WARM = {"training": 5, "sampling": 1}
+"""Turns of a stage that do not count: every new size of a context set is a primitive to compile."""
 PATIENCE = 1800.0
 """Seconds after which a turn that has not ended is an error."""
 WAYS = (["unshare", "--net"], ["unshare", "--net", "--map-root-user"])
@@ -118,7 +120,7 @@ def work(folder: Path, job: str, options: argparse.Namespace) -> None:
         checkpoint = training.train(config, manifest, fit_embedding(config, manifest))
     # the turn that was begun after the last step ends with what only training's end does
     turns.end()
-    for number in range(options.rounds + 1):
+    for number in range(options.rounds + WARM["sampling"]):
         own = load_config(options.config, [*overrides, f"run={folder}/{job}/samples-{number}"])
         turns.begin()
         sample(own, manifest, checkpoint)
@@ -202,8 +204,8 @@ def take_turns(folder: Path, running: list[Any], count: int) -> list[dict[str, A
 
 
 def speed(turns: list[dict[str, Any]], samples: int) -> dict[str, Any]:
-    """The figures of one stage, without its first turn, which warms up."""
-    seconds = {job: [turn[job]["seconds"] for turn in turns[1:]] for job in JOBS}
+    """The figures of one stage."""
+    seconds = {job: [turn[job]["seconds"] for turn in turns] for job in JOBS}
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
     return {
         "samples_per_second": {
@@ -224,7 +226,7 @@ def wire(turns: list[dict[str, Any]], config: Config, steps: int, ours: bool) ->
     planned = traffic_of(size, "data_parallel", ranks, backend="gloo").total
     if not ours:
         return {"planned": planned, "sent": None, "why": "no network of its own is permitted here"}
-    sent = statistics.median(turn["together"]["carried"] for turn in turns[1:]) / steps / ranks
+    sent = statistics.median(turn["together"]["carried"] for turn in turns) / steps / ranks
     error = sent / planned - 1
     return {
         "planned": round(planned),
@@ -236,8 +238,8 @@ def wire(turns: list[dict[str, Any]], config: Config, steps: int, ours: bool) ->
 
 def settings(folder: Path, options: argparse.Namespace) -> list[str]:
     """The run of both jobs: a config's operator, and samples that cut into even units."""
-    # one turn to warm up; nothing is saved or shown before the last step
-    steps = (options.rounds + 1) * options.length
+    # nothing is saved or shown before the last step
+    steps = (options.rounds + WARM["training"]) * options.length
     return [
         f"shards.path={folder}/shards",
         "shards.source.model=300",
@@ -251,7 +253,7 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
         "sampling.guidance=1.0",
         "sampling.contexts=[10]",
         "sampling.distributions=16",
-        "sampling.samples=50",
+        "sampling.samples=100",
         "sampling.batch=400",
         *options.overrides,
     ]
@@ -263,10 +265,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     config = load_config(options.config, [*options.overrides, f"run={folder}/run"])
     build_shards(config)
     inside = isolation()
-    steps, draws = options.rounds + 1, options.rounds + 1
+    steps, draws = (options.rounds + warm for warm in WARM.values())
     with jobs(folder, options, inside) as running:
         # between the stages a turn for the end of training: its checkpoint and pictures
         turns = take_turns(folder, running, steps + 1 + draws)
+    trained, sampled = turns[WARM["training"] : steps], turns[-options.rounds :]
     batch = config.training.distributions * config.training.targets
     # whole sets of seen and unseen distributions, and those of ten samples
     drawn = 3 * (config.sampling.distributions or 0) * config.sampling.samples
@@ -278,9 +281,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "ranks": JOBS,
         "threads_per_rank": 1,
         "shape": {"P": config.training.distributions, "B": config.training.targets},
-        "training": speed(turns[:steps], batch * options.length),
-        "sampling": speed(turns[steps + 1 :], drawn),
-        "wire": wire(turns[:steps], config, options.length, bool(inside)),
+        "training": speed(trained, batch * options.length),
+        "sampling": speed(sampled, drawn),
+        "wire": wire(trained, config, options.length, bool(inside)),
         "goals": GOALS,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -25,9 +25,11 @@ from sno_dist.shards.reader import Reader
 
 __all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]
 
-DISTRIBUTIONS, SAMPLES = 100, 30
+DISTRIBUTIONS, SAMPLES = 100, 60
 """At most, and of each: diversity differs by a quarter from one distribution to the next, so that
-many say more than many samples of a few."""
+many say more than many samples of a few; a sample of a wrong class is rare and weighs much."""
+NEAR, REFINEMENTS = 0.01, 2
+"""Distance from 1 that is left alone, and weights beside the grid's that a K is tried with."""
 
 Calibration = dict[str, dict[float, float]]
 """K, as `plan.size_label` writes it -> guidance weight -> diversity."""
@@ -108,7 +110,8 @@ def calibrate(
 ) -> Calibration:
     """The mean diversity of seen distributions by K, at guidance weights from the lowest up.
 
-    A K is done with once its diversity has fallen to 1, and is not there if it has none.
+    A K's grid ends where its diversity has fallen to 1; then its crossing is tried, since diversity
+    falls in a curve and the chord misses it.
 
     Args:
         seen: Measures it.
@@ -125,23 +128,44 @@ def calibrate(
     """
     units = {k: own for k in ks if (own := seen.units(k))}
     found = {size_label(k): dict(known.get(size_label(k), {})) for k in units}
-    for weight in sorted(weights):
-        left = [k for k in units if _is_open(found[size_label(k)], weight)]
-        todo = [unit for k in left for unit in units[k]]
-        if not todo:
-            continue
-        phase = f"trying guidance {weight:g}"
-        sums = torch.zeros(len(todo), dtype=torch.float64)
-        for index in share_of(range(len(todo)), phase):
-            sums[index] = seen.total(todo[index], weight)
-        sums = collectives.sum_over_ranks(sums, phase)
-        for k in left:
-            own = sums[[place for place, unit in enumerate(todo) if unit.k == k]]
-            count = sum(len(unit.entries) for unit in units[k])
-            found[size_label(k)][weight] = _finite(float(own.sum()) / count)
+    while asked := {
+        k: weight for k in units if (weight := _next(found[size_label(k)], weights)) is not None
+    }:
+        for k, diversity in _measure(seen, units, asked).items():
+            found[size_label(k)][asked[k]] = diversity
         keep(found)
-        told = (f"{found[size_label(k)][weight]:.3f} (K = {size_label(k)})" for k in left)
-        say(f"seen diversity with guidance {weight:g}: {', '.join(told)}")
+    return found
+
+
+def _next(diversity: dict[float, float], weights: Sequence[float]) -> float | None:
+    """The weight to try next; none: enough is known."""
+    if min(diversity.values(), default=2) > 1:
+        return next((weight for weight in sorted(weights) if weight not in diversity), None)
+    refined = len(diversity.keys() - set(weights))
+    near = min(abs(value - 1) for value in diversity.values()) <= NEAR
+    weight = crossing(diversity)
+    return None if near or refined == REFINEMENTS or weight in diversity else weight
+
+
+def _measure(
+    seen: SeenDiversity,
+    units: Mapping[int | None, Sequence[Unit]],
+    asked: Mapping[int | None, float],
+) -> dict[int | None, float]:
+    """The diversity of each K that is asked for, at its weight. **Collective**."""
+    todo = [(k, unit) for k in asked for unit in units[k]]
+    phase = "choosing guidance"
+    sums = torch.zeros(len(todo), dtype=torch.float64)
+    for index in share_of(range(len(todo)), phase):
+        k, unit = todo[index]
+        sums[index] = seen.total(unit, asked[k])
+    sums = collectives.sum_over_ranks(sums, phase)
+    found = {}
+    for k in asked:
+        own = float(sums[[place for place, (of, _) in enumerate(todo) if of == k]].sum())
+        found[k] = _finite(own / sum(len(unit.entries) for unit in units[k]))
+    told = ", ".join(f"{v:.3f} at {asked[k]:g} (K = {size_label(k)})" for k, v in found.items())
+    say(f"seen diversity with guidance: {told}")
     return found
 
 
@@ -156,10 +180,6 @@ def crossing(diversity: dict[float, float]) -> float:
         if above >= 0 >= below and above > below:
             return round(low + (high - low) * above / (above - below), 3)
     return min((weights[0], weights[-1]), key=lambda w: abs(diversity[w] - 1))
-
-
-def _is_open(diversity: dict[float, float], weight: float) -> bool:
-    return weight not in diversity and min(diversity.values(), default=2) > 1
 
 
 def _mean_distance(points: Tensor) -> float:

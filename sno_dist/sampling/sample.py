@@ -103,7 +103,10 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
         **flatten(config.sampling, "sampling"),
     }
     if isinstance(config.sampling.guidance, tuple):
-        inputs |= {"sampling.guidance.chosen": "for each K", **judge_inputs(config.judge)}
+        inputs |= {
+            "sampling.guidance.chosen": "for each K, at its crossing",
+            **judge_inputs(config.judge),
+        }
     if {"individual", "finetuned"} & set(config.sampling.baselines):
         inputs |= flatten(training.objective, "training.objective")
         inputs |= {f"training.{name}": getattr(training, name) for name in OPTIMISATION}

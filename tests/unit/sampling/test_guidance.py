@@ -58,17 +58,30 @@ def test_weights_rise_until_the_diversity_of_each_k_has_fallen_to_one() -> None:
     seen, kept = Falling(), list[Calibration]()
     found = calibrate(seen, [1, 10, None], (2.0, 1.0, 1.25), {}, lambda f: kept.append({**f}))
     assert found.keys() == {"1", "all"}
-    assert found["1"] == pytest.approx({1.0: 1.9, 1.25: 1.52, 2.0: 0.95})
-    assert found["all"] == pytest.approx({1.0: 1.2, 1.25: 0.96})
-    assert seen.asked == [(1, 1.0), (None, 1.0), (1, 1.25), (None, 1.25), (1, 2.0)]
+    grid = {k: {w: v for w, v in own.items() if w in (1.0, 1.25, 2.0)} for k, own in found.items()}
+    assert grid["1"] == pytest.approx({1.0: 1.9, 1.25: 1.52, 2.0: 0.95})
+    assert grid["all"] == pytest.approx({1.0: 1.2, 1.25: 0.96})
+    assert seen.asked[:5] == [(1, 1.0), (None, 1.0), (1, 1.25), (None, 1.25), (1, 2.0)]
     assert kept[-1] == found
 
 
-def test_what_an_earlier_attempt_found_is_not_measured_again() -> None:
+def test_a_crossing_is_tried_until_diversity_is_near_one_there() -> None:
     seen = Falling()
-    known = {"1": {1.0: 1.9, 1.25: 1.52}, "all": {1.0: 1.2, 1.25: 0.96}}
-    calibrate(seen, [1, None], (1.0, 1.25, 2.0), known, lambda _: None)
-    assert seen.asked == [(1, 2.0)]
+    found = calibrate(seen, [1, None], (1.0, 1.25, 2.0), {}, lambda _: None)
+    for k, root in (("1", 1.9), ("all", 1.2)):
+        assert crossing(found[k]) == pytest.approx(root, abs=0.005)
+        assert min(abs(value - 1) for value in found[k].values()) < 0.01
+        grid = {w: v for w, v in found[k].items() if w in (1.0, 1.25, 2.0)}
+        assert abs(crossing(grid) - root) > 0.005
+
+
+def test_what_an_earlier_attempt_found_is_not_measured_again() -> None:
+    whole = calibrate(Falling(), [1, None], (1.0, 1.25, 2.0), {}, lambda _: None)
+    for tried in range(1, 5):
+        known = {k: dict(list(own.items())[:tried]) for k, own in whole.items()}
+        seen = Falling()
+        assert calibrate(seen, [1, None], (1.0, 1.25, 2.0), known, lambda _: None) == whole
+        assert len(seen.asked) == sum(max(len(own) - tried, 0) for own in whole.values())
 
 
 def go(root: Path, *overrides: str, rows: dict[str, np.ndarray] | None = None) -> SampleSet:
