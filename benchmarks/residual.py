@@ -72,6 +72,19 @@ POPULATIONS = {
         rest=150,
         overrides=("training.probe.every=50", "training.autoencoder_end=0.25"),
     ),
+    # No autoencoder: what a context set's mean and deviations say is of the data themselves.
+    "pixels": Data(
+        config="configs/digits.yaml",
+        steps=600,
+        every=25,
+        contexts=(1, 32),
+        overrides=(
+            "training.probe.every=25",
+            "model.autoencoder={kind: identity}",
+            "model.network={kind: scorenet, width: 512, levels: 3}",
+            "model.likelihood=gaussian",
+        ),
+    ),
     # Contexts of a fixed embedding tell the base alone.
     "lattice": Data(
         config="configs/gmm2d.yaml",
