@@ -25,7 +25,7 @@ demo: $(READY)  ## train on double digits, sample unseen pairs, print the table
 		-m sno_dist run -c configs/digits.yaml
 
 test: $(READY)  ## every test that needs neither a GPU nor Slurm
-	@$(BIN)/pytest -q -m "not gpu and not slurm"
+	@$(BIN)/pytest -q -m "not gpu and not slurm" -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff, pyright and the import contracts
 	@$(BIN)/ruff check

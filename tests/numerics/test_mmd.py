@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from sno_dist.embedding import pairs
 from sno_dist.embedding.kernels import Gaussian, Matern, Polynomial
@@ -13,15 +11,6 @@ from sno_dist.errors import DataError
 from sno_dist.evaluation import mmd
 
 UNIT = Gaussian(1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small products gain nothing from threads and wait for them where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_unbiased_estimate_has_the_mean_of_the_closed_form() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -14,15 +13,6 @@ from sno_dist.evaluation.permutation import divisions, permutation_p_value, stat
 from sno_dist.runtime.rng import generator
 
 UNIT = Gaussian(1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small products gain nothing from threads and wait for them where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def p_value(x: np.ndarray, y: np.ndarray, permutations: int = 99, seed: int = 0) -> float:
