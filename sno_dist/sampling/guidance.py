@@ -110,8 +110,8 @@ def calibrate(
 ) -> Calibration:
     """The mean diversity of seen distributions by K, at guidance weights from the lowest up.
 
-    A K's grid ends where its diversity has fallen to 1; then its crossing is tried, since diversity
-    falls in a curve and the chord misses it.
+    A K's grid ends where its diversity has fallen below 1; then its crossing is tried, since
+    diversity falls in a curve and the chord misses it. A K that comes near enough to 1 is done.
 
     Args:
         seen: Measures it.
@@ -139,12 +139,13 @@ def calibrate(
 
 def _next(diversity: dict[float, float], weights: Sequence[float]) -> float | None:
     """The weight to try next; none: enough is known."""
+    if any(abs(value - 1) <= NEAR for value in diversity.values()):
+        return None
     if min(diversity.values(), default=2) > 1:
         return next((weight for weight in sorted(weights) if weight not in diversity), None)
-    refined = len(diversity.keys() - set(weights))
-    near = min(abs(value - 1) for value in diversity.values()) <= NEAR
     weight = crossing(diversity)
-    return None if near or refined == REFINEMENTS or weight in diversity else weight
+    refined = len(diversity.keys() - set(weights))
+    return None if refined == REFINEMENTS or weight in diversity else weight
 
 
 def _measure(

@@ -75,6 +75,13 @@ def test_a_crossing_is_tried_until_diversity_is_near_one_there() -> None:
         assert abs(crossing(grid) - root) > 0.005
 
 
+def test_a_weight_that_comes_near_enough_to_one_ends_the_search() -> None:
+    seen = Falling()
+    found = calibrate(seen, [None], (1.0, 1.19, 1.5), {}, lambda _: None)
+    assert seen.asked == [(None, 1.0), (None, 1.19)]
+    assert crossing(found["all"]) == 1.19
+
+
 def test_what_an_earlier_attempt_found_is_not_measured_again() -> None:
     whole = calibrate(Falling(), [1, None], (1.0, 1.25, 2.0), {}, lambda _: None)
     for tried in range(1, 5):
