@@ -154,16 +154,15 @@ def _measure(
     asked: Mapping[int | None, float],
 ) -> dict[int | None, float]:
     """The diversity of each K that is asked for, at its weight. **Collective**."""
-    todo = [(k, unit) for k in asked for unit in units[k]]
+    todo = [unit for k in asked for unit in units[k]]
     phase = "choosing guidance"
     sums = torch.zeros(len(todo), dtype=torch.float64)
     for index in share_of(range(len(todo)), phase):
-        k, unit = todo[index]
-        sums[index] = seen.total(unit, asked[k])
+        sums[index] = seen.total(todo[index], asked[todo[index].k])
     sums = collectives.sum_over_ranks(sums, phase)
     found = {}
     for k in asked:
-        own = float(sums[[place for place, (of, _) in enumerate(todo) if of == k]].sum())
+        own = float(sums[[place for place, unit in enumerate(todo) if unit.k == k]].sum())
         found[k] = _finite(own / sum(len(unit.entries) for unit in units[k]))
     told = ", ".join(f"{v:.3f} at {asked[k]:g} (K = {size_label(k)})" for k, v in found.items())
     say(f"seen diversity with guidance: {told}")
