@@ -25,12 +25,14 @@ class Sampler:
         kind: The solver.
         steps: Grid points, T; the network is evaluated T times (Heun: 2 T - 1; predictor-
             corrector: 2 T - 1; rk45: as it needs).
+        eta: Of ddim and dpmpp_2m: 0 follows the probability flow, 1 the reverse SDE.
         snr: Predictor-corrector's signal-to-noise ratio.
         tolerance: Of rk45.
     """
 
     kind: SolverKind = "dpmpp_2m"
     steps: int = 16
+    eta: float = 0.0
     snr: float = 0.16
     tolerance: float = 1e-5
 
@@ -43,11 +45,11 @@ class Sampler:
                 solve = partial(solvers.predictor_corrector, snr=self.snr)
                 grid = solvers.uniform_times
             case "ddim":
-                solve, grid = solvers.ddim, solvers.levels
+                solve, grid = partial(solvers.ddim, eta=self.eta), solvers.levels
             case "heun":
                 solve, grid = solvers.heun, solvers.levels
             case "dpmpp_2m":
-                solve, grid = solvers.dpmpp_2m, solvers.levels
+                solve, grid = partial(solvers.dpmpp_2m, eta=self.eta), solvers.levels
             case "rk45":
                 solve = partial(solvers.rk45, tolerance=self.tolerance)
                 grid = solvers.uniform_times

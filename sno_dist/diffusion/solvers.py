@@ -2,7 +2,9 @@
 
 All share one signature and treat each sample alone, so a sample does not depend on its batch.
 The last level is left by one denoising, D = (x + sigma^2 s) / alpha. Formulas are those of the
-frame x / alpha, level = sigma / alpha, where every schedule is variance exploding.
+frame x / alpha, level = sigma / alpha, where every schedule is variance exploding. Where there is
+an eta, 0 follows the probability flow and 1 the reverse SDE; between them noise is exchanged more
+slowly, and all have the same marginals.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ __all__ = [
     "dpmpp_2m",
     "euler_maruyama",
     "exponential_step",
+    "fresh_noise",
     "heun",
     "levels",
     "predictor_corrector",
@@ -79,33 +82,56 @@ def _denoise(score: ScoreAt, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor
 
 
 def exponential_step(
-    schedule: Schedule, x: Tensor, target: Tensor, start: Tensor, end: Tensor
+    schedule: Schedule, x: Tensor, target: Tensor, start: Tensor, end: Tensor, eta: float = 0.0
 ) -> Tensor:
-    """From time `start` to `end`, as if the denoiser were `target` all the way.
+    """From time `start` to `end`, as if the denoiser were `target` all the way, less the noise.
 
-    Equation: x~ <- e^-h x~ + (1 - e^-h) D with h = ln(level_start / level_end).
+    Equation: x~ <- e^-(1 + eta) h x~ + (1 - e^-(1 + eta) h) D with h = ln(level_start / level_end).
     """
-    h = (level(schedule, start) / level(schedule, end)).log()
-    keep = schedule.sigma(end) / schedule.sigma(start)
+    h = (1 + eta) * (level(schedule, start) / level(schedule, end)).log()
+    keep = schedule.alpha(end) / schedule.alpha(start) * torch.exp(-h)
     return float(keep) * x - float(schedule.alpha(end) * torch.expm1(-h)) * target
 
 
-def ddim(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
+def fresh_noise(schedule: Schedule, start: Tensor, end: Tensor, eta: float) -> float:
+    """Deviation of what a step adds, so that a point's marginal has sigma(end).
+
+    Equation: sigma_end sqrt(1 - e^(-2 eta h)).
+    """
+    h = (level(schedule, start) / level(schedule, end)).log()
+    return float(schedule.sigma(end) * (-torch.expm1(-2 * eta * h)).sqrt())
+
+
+def ddim(
+    score: ScoreAt,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+) -> Tensor:
     """DDIM, the exponential Euler method: first order, one evaluation a step."""
-    del noise
     for i in range(len(times) - 1):
         now = _denoise(score, schedule, x, times[i])
-        x = exponential_step(schedule, x, now, times[i], times[i + 1])
+        x = _step(schedule, x, now, times[i], times[i + 1], noise, eta)
     return _denoise(score, schedule, x, times[-1])
 
 
-def dpmpp_2m(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:
-    """DPM-Solver++(2M): second order, one evaluation a step.
+def dpmpp_2m(
+    score: ScoreAt,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+) -> Tensor:
+    """DPM-Solver++(2M), or SDE-DPM-Solver++(2M): second order, one evaluation a step.
 
     Equation: DDIM's step to D~ = D_i + h_i / (2 h_{i-1}) (D_i - D_{i-1}),
     h_i = ln(level_i / level_{i+1}).
     """
-    del noise
     logs = level(schedule, times).log()
     before: Tensor | None = None
     for i in range(len(times) - 1):
@@ -114,9 +140,22 @@ def dpmpp_2m(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise
         guess = now
         if before is not None:
             guess = now + float(h / (2 * (logs[i - 1] - logs[i]))) * (now - before)
-        x = exponential_step(schedule, x, guess, times[i], times[i + 1])
+        x = _step(schedule, x, guess, times[i], times[i + 1], noise, eta)
         before = now
     return _denoise(score, schedule, x, times[-1])
+
+
+def _step(
+    schedule: Schedule,
+    x: Tensor,
+    target: Tensor,
+    start: Tensor,
+    end: Tensor,
+    noise: Noise,
+    eta: float,
+) -> Tensor:
+    x = exponential_step(schedule, x, target, start, end, eta)
+    return x + fresh_noise(schedule, start, end, eta) * noise() if eta else x
 
 
 def heun(score: ScoreAt, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Tensor:

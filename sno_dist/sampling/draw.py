@@ -27,6 +27,7 @@ def sampler_of(sampling: Sampling) -> Sampler:
     return Sampler(
         kind=sampling.solver,
         steps=sampling.steps,
+        eta=sampling.eta,
         snr=sampling.snr,
         tolerance=sampling.tolerance,
     )

@@ -63,6 +63,42 @@ def test_rk45_follows_the_exact_flow(schedule: Schedule) -> None:
     torch.testing.assert_close(got, exact / schedule.alpha(times[-1]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("solver", "order"), [(solvers.ddim, 1), (solvers.dpmpp_2m, 2)])
+@pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
+def test_weak_order_with_noise(schedule: Schedule, solver, order: int, eta: float) -> None:
+    variance = 2.0
+
+    def error(steps: int) -> float:
+        """The exact error of the variance: of a Gaussian law a solver is linear in its draws.
+
+        Each row is given one of them alone, so what comes of the rows adds up in squares.
+        """
+        times = solvers.levels(schedule, steps, top=20.0)
+        law = Gaussian(torch.zeros(1).double(), torch.tensor([variance]).double())
+        draws = iter(torch.eye(steps, dtype=torch.float64)[:, :, None])
+        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+        x = next(draws) * (alpha[0].square() * variance + sigma[0].square()).sqrt()
+        out = solver(law.score(schedule), schedule, x, times, lambda: next(draws), eta=eta)
+        left = alpha[-1].square() * variance + sigma[-1].square()
+        return float(out.square().sum() - (alpha[-1] * variance).square() / left)
+
+    assert math.log2(abs(error(160) / error(320))) > order - 0.1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
+def test_noise_given_back_keeps_a_points_marginal(schedule: Schedule, eta: float) -> None:
+    point, z = torch.tensor([[0.7, -0.2]]).double(), torch.tensor([[1.0, -1.0]]).double()
+    start, end = torch.tensor([0.9, 0.4], dtype=torch.float64)
+    x = schedule.alpha(start) * point + schedule.sigma(start) * z
+    got = solvers.exponential_step(schedule, x, point, start, end, eta)
+    left = (got - schedule.alpha(end) * point) / z
+    given = solvers.fresh_noise(schedule, start, end, eta)
+    exact = schedule.sigma(end).square().expand(1, 2)
+    torch.testing.assert_close(left.square() + given**2, exact, rtol=1e-12, atol=0)
+
+
 def test_one_step_from_a_point_mass_is_exact() -> None:
     schedule = VariancePreserving()
     point = Gaussian(torch.tensor([0.7, -0.2]).double(), torch.zeros(2).double())
@@ -105,13 +141,13 @@ def test_printed_grid() -> None:
     np.testing.assert_allclose(grid.numpy(), edm, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["euler_maruyama", "predictor_corrector"])
+@pytest.mark.parametrize("kind", ["euler_maruyama", "predictor_corrector", "ddim", "dpmpp_2m"])
 def test_moments_of_the_reverse_sde(kind: SolverKind) -> None:
     schedule, count = VariancePreserving(), 20_000
     law = Gaussian(torch.tensor([0.5, 0.0]).double(), torch.tensor([0.5, 1.5]).double())
     source = torch.Generator().manual_seed(1)
     noise = lambda: torch.randn(count, 2, generator=source, dtype=torch.float64)  # noqa: E731
-    x = Sampler(kind=kind, steps=300)(law.score(schedule), schedule, noise)
+    x = Sampler(kind=kind, steps=300, eta=1.0)(law.score(schedule), schedule, noise)
     # standard errors are .005 and .01; the rest is the discretisation's bias
     torch.testing.assert_close(x.mean(0), law.mean, rtol=0, atol=0.03)
     torch.testing.assert_close(x.T.cov().diagonal(), law.variance, rtol=0, atol=0.06)
@@ -129,7 +165,8 @@ def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
         noise = lambda: torch.stack(  # noqa: E731
             [torch.randn(2, generator=s, dtype=torch.float64) for s in sources]
         )
-        return Sampler(kind=kind, steps=12)(mixture.score(schedule), schedule, noise).detach()
+        sampler = Sampler(kind=kind, steps=12, eta=0.5)
+        return sampler(mixture.score(schedule), schedule, noise).detach()
 
     torch.testing.assert_close(draw([3, 1, 4, 5])[1], draw([1])[0], rtol=0, atol=1e-10)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from sno_dist.config.sections.model import Network
 from sno_dist.config.sections.section import Section
@@ -117,6 +118,12 @@ class Sampling(Section):
         "dpmpp_2m"
     )
     steps: PositiveInt = 16
+    eta: Weight = Field(
+        default=0.0,
+        description="ddim and dpmpp_2m: how much noise is exchanged on the way; 0: none, the "
+        "probability flow; 1: as the reverse SDE does, which mends what the score errs by, for "
+        "twice the steps",
+    )
     guidance: Weight | Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
         default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0),
         description="one weight, or a grid on which each K gets that of seen diversity 1; a K of "
@@ -147,3 +154,10 @@ class Sampling(Section):
     finetuned: Finetuned = Finetuned()
     kernel: KernelModel = KernelModel()
     oism: Oism = Oism()
+
+    @field_validator("eta")
+    @classmethod
+    def _of_a_solver_with_noise(cls, eta: float, info: ValidationInfo) -> float:
+        if eta and info.data.get("solver") not in ("ddim", "dpmpp_2m"):
+            raise PydanticCustomError("no_noise", "0, or solver=dpmpp_2m or ddim")
+        return eta

@@ -153,6 +153,7 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
         ("sampling: {guidance: -1}", "sampling.guidance", "-1", "greater than or equal to 0"),
         ("sampling: {guidance: []}", "sampling.guidance", "[]", "at least 1 item"),
         ("sampling: {guidance: [1, .nan]}", "sampling.guidance.1", "nan", "finite number"),
+        ("sampling: {solver: heun, eta: 1}", "sampling.eta", "1", "0, or solver=dpmpp_2m or ddim"),
         ("training: 3", "training", "3", "valid dictionary"),
     ],
 )
