@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -28,7 +28,7 @@ __all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]
 DISTRIBUTIONS, SAMPLES = 100, 60
 """At most, and of each: diversity differs by a quarter from one distribution to the next, so that
 many say more than many samples of a few; a sample of a wrong class is rare and weighs much."""
-NEAR, REFINEMENTS = 0.01, 2
+NEAR, REFINEMENTS = 0.01, 3
 """Distance from 1 that is left alone, and weights beside the grid's that a K is tried with."""
 
 Calibration = dict[str, dict[float, float]]
@@ -108,10 +108,11 @@ def calibrate(
     known: Calibration,
     keep: Callable[[Calibration], None],
 ) -> Calibration:
-    """The mean diversity of seen distributions by K, at guidance weights from the lowest up.
+    """The mean diversity of seen distributions by K, at the guidance weights that were tried.
 
-    A K's grid ends where its diversity has fallen below 1; then its crossing is tried, since
-    diversity falls in a curve and the chord misses it. A K that comes near enough to 1 is done.
+    Whole sets go up the grid until their diversity has fallen below 1. Then the crossing itself is
+    tried, since diversity falls in a curve and the chord misses it. Each smaller K begins where the
+    one before it ended. A K that comes near enough to 1 is done.
 
     Args:
         seen: Measures it.
@@ -126,47 +127,46 @@ def calibrate(
 
     **Collective.** Units are dealt to ranks, weight after weight.
     """
-    units = {k: own for k in ks if (own := seen.units(k))}
+    falling = sorted(ks, key=lambda k: math.inf if k is None else k, reverse=True)
+    units = {k: own for k in falling if (own := seen.units(k))}
     found = {size_label(k): dict(known.get(size_label(k), {})) for k in units}
-    while asked := {
-        k: weight for k in units if (weight := _next(found[size_label(k)], weights)) is not None
-    }:
-        for k, diversity in _measure(seen, units, asked).items():
-            found[size_label(k)][asked[k]] = diversity
-        keep(found)
+    start = min(weights)
+    for k, own in units.items():
+        diversity = found[size_label(k)]
+        while (weight := _next(diversity, weights, start)) is not None:
+            diversity[weight] = _measure(seen, own, weight)
+            keep(found)
+        start = crossing(diversity)
     return found
 
 
-def _next(diversity: dict[float, float], weights: Sequence[float]) -> float | None:
+def _next(diversity: dict[float, float], weights: Sequence[float], start: float) -> float | None:
     """The weight to try next; none: enough is known."""
+    if not diversity:
+        return start
     if any(abs(value - 1) <= NEAR for value in diversity.values()):
         return None
-    if min(diversity.values(), default=2) > 1:
-        return next((weight for weight in sorted(weights) if weight not in diversity), None)
+    above = [weight for weight, value in diversity.items() if value > 1]
+    below = [weight for weight, value in diversity.items() if value < 1]
+    if not below:
+        return min((weight for weight in weights if weight > max(above)), default=None)
+    if not above:
+        return max((weight for weight in weights if weight < min(below)), default=None)
     weight = crossing(diversity)
     refined = len(diversity.keys() - set(weights))
     return None if refined == REFINEMENTS or weight in diversity else weight
 
 
-def _measure(
-    seen: SeenDiversity,
-    units: Mapping[int | None, Sequence[Unit]],
-    asked: Mapping[int | None, float],
-) -> dict[int | None, float]:
-    """The diversity of each K that is asked for, at its weight. **Collective**."""
-    todo = [unit for k in asked for unit in units[k]]
-    phase = "choosing guidance"
-    sums = torch.zeros(len(todo), dtype=torch.float64)
-    for index in share_of(range(len(todo)), phase):
-        sums[index] = seen.total(todo[index], asked[todo[index].k])
-    sums = collectives.sum_over_ranks(sums, phase)
-    found = {}
-    for k in asked:
-        own = float(sums[[place for place, unit in enumerate(todo) if unit.k == k]].sum())
-        found[k] = _finite(own / sum(len(unit.entries) for unit in units[k]))
-    told = ", ".join(f"{v:.3f} at {asked[k]:g} (K = {size_label(k)})" for k, v in found.items())
-    say(f"seen diversity with guidance: {told}")
-    return found
+def _measure(seen: SeenDiversity, units: Sequence[Unit], weight: float) -> float:
+    """The mean diversity of the distributions of one K's units. **Collective**."""
+    phase = f"choosing guidance for K = {size_label(units[0].k)}"
+    sums = torch.zeros(len(units), dtype=torch.float64)
+    for index in share_of(range(len(units)), phase):
+        sums[index] = seen.total(units[index], weight)
+    total = float(collectives.sum_over_ranks(sums, phase).sum())
+    diversity = _finite(total / sum(len(unit.entries) for unit in units))
+    say(f"seen diversity at guidance {weight:g} (K = {size_label(units[0].k)}): {diversity:.3f}")
+    return diversity
 
 
 def crossing(diversity: dict[float, float]) -> float:

@@ -104,7 +104,7 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
     }
     if isinstance(config.sampling.guidance, tuple):
         inputs |= {
-            "sampling.guidance.chosen": "for each K, at its crossing",
+            "sampling.guidance.chosen": "for each K, at its crossing, from whole sets down",
             **judge_inputs(config.judge),
         }
     if {"individual", "finetuned"} & set(config.sampling.baselines):

@@ -54,15 +54,35 @@ class Falling(SeenDiversity):
         return 2 * (1.9 if unit.k == 1 else 1.2) / weight
 
 
-def test_weights_rise_until_the_diversity_of_each_k_has_fallen_to_one() -> None:
+def test_weights_rise_until_the_diversity_of_whole_sets_has_fallen_to_one() -> None:
     seen, kept = Falling(), list[Calibration]()
     found = calibrate(seen, [1, 10, None], (2.0, 1.0, 1.25), {}, lambda f: kept.append({**f}))
     assert found.keys() == {"1", "all"}
-    grid = {k: {w: v for w, v in own.items() if w in (1.0, 1.25, 2.0)} for k, own in found.items()}
-    assert grid["1"] == pytest.approx({1.0: 1.9, 1.25: 1.52, 2.0: 0.95})
-    assert grid["all"] == pytest.approx({1.0: 1.2, 1.25: 0.96})
-    assert seen.asked[:5] == [(1, 1.0), (None, 1.0), (1, 1.25), (None, 1.25), (1, 2.0)]
+    grid = {w: v for w, v in found["all"].items() if w in (1.0, 1.25, 2.0)}
+    assert grid == pytest.approx({1.0: 1.2, 1.25: 0.96})
+    assert seen.asked[:2] == [(None, 1.0), (None, 1.25)]
     assert kept[-1] == found
+
+
+def test_a_smaller_k_begins_where_the_larger_ended() -> None:
+    seen = Falling()
+    found = calibrate(seen, [1, None], (1.0, 1.25, 2.0), {}, lambda _: None)
+    asked = [weight for k, weight in seen.asked if k == 1]
+    assert asked[:2] == [crossing(found["all"]), 1.25]
+    assert found["1"][asked[0]] > 1
+
+
+def test_a_k_that_begins_below_one_goes_down_the_grid() -> None:
+    class Turned(Falling):
+        def total(self, unit: Unit, weight: float) -> float:
+            self.asked.append((unit.k, weight))
+            return 2 * (1.2 if unit.k == 1 else 1.9) / weight
+
+    seen = Turned()
+    found = calibrate(seen, [1, None], (1.0, 1.5, 3.0), {}, lambda _: None)
+    asked = [weight for k, weight in seen.asked if k == 1]
+    assert asked[:3] == [crossing(found["all"]), 1.5, 1.0]
+    assert crossing(found["1"]) == pytest.approx(1.2, abs=0.01)
 
 
 def test_a_crossing_is_tried_until_diversity_is_near_one_there() -> None:
@@ -130,7 +150,7 @@ def test_a_stop_keeps_the_weights_that_were_tried(
         with pytest.raises(Preempted):
             go(tmp_path / "stopped")
     first = json.loads(kept.read_text())
-    assert {key: list(own) for key, own in first.items()} == {key: ["1.0"] for key in first}
+    assert {key: list(own) for key, own in first.items()} == {"all": ["1.0"], "100": [], "1": []}
     samples = go(tmp_path / "stopped")
     assert samples.calibration == whole.calibration
     assert samples.guidance == whole.guidance
