@@ -156,7 +156,8 @@ def test_moments_of_the_reverse_sde(kind: SolverKind) -> None:
 @pytest.mark.parametrize(
     "kind", ["euler_maruyama", "predictor_corrector", "ddim", "heun", "dpmpp_2m", "rk45"]
 )
-def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind, eta: float) -> None:
     schedule = VariancePreserving()
     mixture = Mixture(torch.tensor([[1.0, 0.5], [-1.0, 0.0]]).double(), 0.3)
 
@@ -165,7 +166,7 @@ def test_a_sample_does_not_depend_on_its_batch(kind: SolverKind) -> None:
         noise = lambda: torch.stack(  # noqa: E731
             [torch.randn(2, generator=s, dtype=torch.float64) for s in sources]
         )
-        sampler = Sampler(kind=kind, steps=12, eta=0.5)
+        sampler = Sampler(kind=kind, steps=12, eta=eta)
         return sampler(mixture.score(schedule), schedule, noise).detach()
 
     torch.testing.assert_close(draw([3, 1, 4, 5])[1], draw([1])[0], rtol=0, atol=1e-10)
