@@ -8,11 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from sno_dist.config.schema import Sampling
 from sno_dist.diffusion import solvers
 from sno_dist.diffusion.schedule import Schedule
 from sno_dist.diffusion.solvers import Noise, ScoreAt
 
-__all__ = ["Sampler", "SolverKind"]
+__all__ = ["Sampler", "SolverKind", "sampler_of"]
 
 SolverKind = Literal["euler_maruyama", "predictor_corrector", "ddim", "heun", "dpmpp_2m", "rk45"]
 
@@ -57,3 +58,14 @@ class Sampler:
         times = grid(schedule, 2 if self.kind == "rk45" else self.steps)
         prior = noise() * float(solvers.prior_scale(schedule, times[0]))
         return solve(score, schedule, prior, times, noise)
+
+
+def sampler_of(sampling: Sampling) -> Sampler:
+    """The sampler of a config's section."""
+    return Sampler(
+        kind=sampling.solver,
+        steps=sampling.steps,
+        eta=sampling.eta,
+        snr=sampling.snr,
+        tolerance=sampling.tolerance,
+    )

@@ -144,6 +144,12 @@ class ScoreNeuralOperator(nn.Module):
         """Whether a distribution that is not in training can be embedded."""
         return self.embedder.embeds
 
+    @property
+    def has_constant_u(self) -> bool:
+        """Whether training leaves the u of every context set as it is."""
+        learnt = self.embedder.view == "latent" or any(True for _ in self.embedder.parameters())
+        return not learnt and self.score_model.base is None
+
     @torch.no_grad()
     def seen_embedding(self, name: str) -> Tensor | None:
         """U of a seen distribution from the embedder's table, (U,); None where there is none."""

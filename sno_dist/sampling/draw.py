@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sno_dist.config.schema import Sampling
-from sno_dist.diffusion.sampler import Sampler
+from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.accelerator import Precision, autocast
@@ -19,18 +19,7 @@ from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry
 from sno_dist.shards.reader import Reader
 
-__all__ = ["Drawer", "noise_of", "sampler_of", "streams_of"]
-
-
-def sampler_of(sampling: Sampling) -> Sampler:
-    """The sampler of a config's section."""
-    return Sampler(
-        kind=sampling.solver,
-        steps=sampling.steps,
-        eta=sampling.eta,
-        snr=sampling.snr,
-        tolerance=sampling.tolerance,
-    )
+__all__ = ["Drawer", "noise_of", "streams_of"]
 
 
 def streams_of(

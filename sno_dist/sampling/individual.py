@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sno_dist.config.schema import Baseline, Config, Finetuned, Individual
+from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.errors import RunError
 from sno_dist.model.build import make_network
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -22,7 +23,7 @@ from sno_dist.runtime import preemption
 from sno_dist.runtime.accelerator import autocast
 from sno_dist.runtime.progress import Progress
 from sno_dist.runtime.rng import generator, normals
-from sno_dist.sampling.draw import noise_of, sampler_of, streams_of
+from sno_dist.sampling.draw import noise_of, streams_of
 from sno_dist.sampling.latents import LatentSpace
 from sno_dist.sampling.plan import Unit
 from sno_dist.sampling.stack import ScoreStack

@@ -20,9 +20,10 @@ from torch import Tensor
 from sno_dist.config.schema import Config, Oism
 from sno_dist.diffusion.axes import Circle, OrnsteinUhlenbeck
 from sno_dist.diffusion.eigenfunctions import up_to
+from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.errors import ConfigError, RunError
 from sno_dist.model.operator import ScoreNeuralOperator
-from sno_dist.sampling.draw import noise_of, sampler_of, streams_of
+from sno_dist.sampling.draw import noise_of, streams_of
 from sno_dist.sampling.latents import LatentSpace
 from sno_dist.sampling.plan import Unit, groups_of
 from sno_dist.score.oism import Fit, OperatorInformed

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sno_dist.config.schema import Config
-from sno_dist.diffusion.sampler import Sampler
+from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.rng import generator, normals
@@ -45,7 +45,8 @@ class Probe:
         self._reader, self._judge = reader, judge
         self._labels = {entry.name: i for i, entry in enumerate(manifest.entries)}
         self._entries = {split: self._some(manifest.split(split)) for split in ("seen", "unseen")}
-        self._sampler = Sampler(kind=config.sampling.solver, steps=config.sampling.steps)
+        self._sampler = sampler_of(config.sampling)
+        self._constant: dict[tuple[str, int | None], Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, operator: ScoreNeuralOperator) -> dict[str, float]:
@@ -61,7 +62,7 @@ class Probe:
         self, operator: ScoreNeuralOperator, entries: list[Entry], k: int | None
     ) -> float:
         count = self._section.samples
-        u = torch.cat([self._embeddings(operator, entry, k) for entry in entries])
+        u = torch.cat([self._known(operator, entry, k) for entry in entries])
         sources = [
             generator(self._seed, "probe", entry.name, k or 0, index)
             for entry in entries
@@ -76,6 +77,14 @@ class Probe:
         )
         labels = np.repeat([self._labels[entry.name] for entry in entries], count)
         return float((self._judge.judge(drawn.cpu().numpy()).labels == labels).mean())
+
+    def _known(self, operator: ScoreNeuralOperator, entry: Entry, k: int | None) -> Tensor:
+        """U for each sample, (samples, U), kept where no visit finds another."""
+        if not operator.has_constant_u:
+            return self._embeddings(operator, entry, k)
+        if (entry.name, k) not in self._constant:
+            self._constant[entry.name, k] = self._embeddings(operator, entry, k)
+        return self._constant[entry.name, k]
 
     def _embeddings(self, operator: ScoreNeuralOperator, entry: Entry, k: int | None) -> Tensor:
         """U for each sample, (samples, U): one context sample for each where K is 1."""

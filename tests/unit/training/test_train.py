@@ -193,6 +193,28 @@ def test_launcher_and_config_must_agree(
             go(tiny(tmp_path, shards, "training.precision=fp16"))
 
 
+@pytest.mark.parametrize(
+    ("embedding", "base", "constant"),
+    [
+        ("{kind: kme}", "none", True),
+        ("{kind: kme}", "gaussian", False),
+        ("{kind: prototype}", "none", False),
+        ("{kind: set_encoder, width: 16, features: 4}", "none", False),
+    ],
+)
+def test_a_u_is_called_constant_where_training_leaves_it_alone(
+    tmp_path: Path, shards: Path, embedding: str, base: str, constant: bool
+) -> None:
+    settings = (f"embedding={embedding}", f"model.base={base}")
+    folder = go(tiny(tmp_path, shards, *settings)).path.parent
+    early, late = (
+        ScoreNeuralOperator.from_pretrained(folder / f"step-{step:08d}") for step in (6, 8)
+    )
+    context = torch.randint(0, 256, (5, *late.spec.shape), dtype=torch.uint8)
+    assert late.has_constant_u == constant
+    assert torch.equal(early.embed(context), late.embed(context)) == constant
+
+
 def test_a_probe_tells_accuracies_and_changes_nothing(tmp_path: Path, shards: Path) -> None:
     plain = go(tiny(tmp_path / "plain", shards))
     AcceleratorState._reset_state()
