@@ -70,6 +70,13 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "probability flow": ("sampling.eta=0",),
     "four blocks": ("model.network.blocks=4",),
     "context sizes by 1 / K": ("training.context_exponent=1",),
+    "context sets of at most 16, by 1 / K": (
+        "training.context=[1,16]",
+        "training.context_exponent=1",
+    ),
+    "wider autoencoder": ("model.autoencoder.width=48",),
+    "4 x 4 x 12 latent": ("model.autoencoder.channels=12",),
+    "KL weight 0.01": ("training.objective.kl=0.01",),
     "score's gradient into the autoencoder (eq. 18)": ("training.objective.score_gradient=1.0",),
     "autoencoder never at rest": ("training.autoencoder_end=1.0",),
     "context sets of 32 alone": ("training.context=[32,32]",),
