@@ -163,10 +163,16 @@ def make_base(spec: OperatorSpec, dims: int) -> GaussianBase | None:
 
 
 def make_network(
-    section: schema.Network, layout: tuple[int, int], embedding: tuple[int, int]
+    model: schema.Model, layout: tuple[int, int], embedding: tuple[int, int]
 ) -> nn.Module:
-    """The score network F(u, x, c) for latents of `layout` and embeddings of layout `embedding`."""
+    """The score network F(u, x, c) for latents of `layout` and embeddings of layout `embedding`.
+
+    Raises:
+        ConfigError: If it is too narrow for what it is to predict.
+    """
     dims, size = layout[0] * layout[1], embedding[0] * embedding[1]
+    _check_width(model, dims)
+    section = model.network
     match section:
         case schema.Nomad():
             return Nomad(
@@ -206,6 +212,21 @@ def make_network(
                 blocks=section.blocks,
                 groups=section.groups,
             )
+
+
+def _check_width(model: schema.Model, dims: int) -> None:
+    """Noise has no structure: of `dims` directions a layer of `width` sees so many and no more."""
+    network = model.network
+    if model.prediction != "noise" or not isinstance(network, schema.ScoreNet | schema.Nomad):
+        return
+    if network.width < dims:
+        raise ConfigError(
+            "a network narrower than the latent cannot tell its noise",
+            where="model.network.width",
+            got=network.width,
+            expected=f"{dims} at least",
+            fix="raise it, or set model.prediction=edm, which predicts less than the noise",
+        )
 
 
 def _check_likelihood(spec: OperatorSpec) -> None:

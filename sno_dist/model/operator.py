@@ -61,7 +61,7 @@ class ScoreNeuralOperator(nn.Module):
         self.transform = make_transform(spec)
         self.autoencoder = make_autoencoder(spec.model_copy(update={"shape": self.transform.free}))
         self.embedder = make_embedder(spec, self.autoencoder.layout, fitted or {})
-        network = make_network(spec.model.network, self.autoencoder.layout, self.embedder.layout)
+        network = make_network(spec.model, self.autoencoder.layout, self.embedder.layout)
         self.schedule = make_schedule(spec.model.schedule)
         base = make_base(spec, self.autoencoder.size)
         self.score_model = PreconditionedScore(network, self.schedule, spec.model.prediction, base)

@@ -90,9 +90,10 @@ class IndividualModels:
         network = self._config.sampling.individual.network or spec.network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(source.integers(2**62)))
-            module = make_network(network, self._operator.autoencoder.layout, (1, 1))
-        model = PreconditionedScore(module, self._operator.schedule, spec.prediction)
-        return model.to(self._device)
+            model = spec.model_copy(update={"network": network})
+            module = make_network(model, self._operator.autoencoder.layout, (1, 1))
+        score = PreconditionedScore(module, self._operator.schedule, spec.prediction)
+        return score.to(self._device)
 
     def _train(self, stack: ScoreStack, unit: Unit, sources: Sequence[np.random.Generator]) -> bool:
         """Whether training came to its end."""

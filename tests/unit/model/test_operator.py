@@ -16,6 +16,7 @@ from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.joint import training_embedding
 from sno_dist.model.latent import latent_sums
+from sno_dist.score.scorenet import ScoreNet
 
 NETWORKS: list[schema.Network] = [
     schema.TokenOperator(width=32, hidden=32, blocks=2),
@@ -293,3 +294,22 @@ def test_a_conditional_model_says_what_it_cannot() -> None:
 def test_settings_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="does not fit the data.*divisible by 16"):
         make(autoencoder=schema.ConvAutoencoder(halvings=4))
+
+
+@pytest.mark.parametrize("network", [NETWORKS[1], NETWORKS[-1]])
+def test_noise_is_not_asked_of_a_network_that_is_narrower(network: schema.Network) -> None:
+    pixels = AUTOENCODERS[2]
+    with pytest.raises(ConfigError, match="network.width.*expected: 128 at least"):
+        make(network=network, autoencoder=pixels, prediction="noise")
+    wide = network.model_copy(update={"width": 128})
+    make(network=wide, autoencoder=pixels, prediction="noise")
+    make(network=network, autoencoder=pixels, prediction="edm")
+
+
+def test_a_narrow_network_does_not_see_all_of_the_noise() -> None:
+    torch.manual_seed(0)
+    network = ScoreNet(16, 3, width=12, levels=1, deviation=10.0)
+    unseen = torch.linalg.svd(network.down[0].value.weight).Vh[12:]
+    u, x, c = torch.randn(4, 3), torch.randn(4, 16), torch.randn(4)
+    assert (network(u, x + torch.randn(4, 16), c) - network(u, x, c)).abs().max() > 1e-2
+    torch.testing.assert_close(network(u, x + unseen, c), network(u, x, c), rtol=0, atol=1e-5)

@@ -108,7 +108,7 @@ def models(network: schema.Network) -> list[PreconditionedScore]:
     made = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        module = make_network(network, (4, 2), (1, 1))
+        module = make_network(schema.Model(network=network), (4, 2), (1, 1))
         made.append(PreconditionedScore(module, make_schedule(schema.Schedule()), "edm"))
     return made
 
