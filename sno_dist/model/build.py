@@ -222,7 +222,7 @@ def _check_width(model: schema.Model, dims: int) -> None:
     if network.width < dims:
         raise ConfigError(
             "a network narrower than the latent cannot tell its noise",
-            where="model.network.width",
+            where="network.width, of model or of sampling.individual",
             got=network.width,
             expected=f"{dims} at least",
             fix="raise it, or set model.prediction=edm, which predicts less than the noise",
