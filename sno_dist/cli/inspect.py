@@ -51,17 +51,18 @@ def _run(path: Path) -> None:
 
     click.echo(f"run     {path}")
     for stage in layout.STAGES:
-        click.echo(f"{stage:<10}  {layout.state(path / stage)}")
+        told = layout.newest_step(path) if stage == "training" else None
+        click.echo(f"{stage:<10}  {told or layout.state(path / stage)}")
     for complete in sorted(path.rglob("COMPLETE")):
         folder = complete.parent
-        _verify(open_artifact(folder, _kind(folder), verify=False))
+        _verify(open_artifact(folder, verify=False))
         click.echo(f"whole   {folder.relative_to(path)}")
 
 
 def _artifact(path: Path) -> None:
     from sno_dist.runtime.artifact import open_artifact
 
-    artifact = open_artifact(path, _kind(path), verify=False)
+    artifact = open_artifact(path, verify=False)
     _verify(artifact)
     size = sum(entry["bytes"] for entry in artifact.files.values())
     click.echo(f"kind    {artifact.kind}")
@@ -71,20 +72,6 @@ def _artifact(path: Path) -> None:
     for key, value in sorted(artifact.inputs.items()):
         click.echo(f"input   {key}: {_brief(value)}")
     click.echo("whole   every size and sha256 is as COMPLETE says")
-
-
-def _kind(path: Path) -> str:
-    complete = path / "COMPLETE"
-    try:
-        return json.loads(complete.read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            "COMPLETE cannot be read",
-            where=complete,
-            got=str(error),
-            expected="JSON with format, kind, inputs and files",
-            fix="delete the folder and run its stage again",
-        ) from error
 
 
 def _verify(artifact: Artifact) -> None:

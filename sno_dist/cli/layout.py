@@ -8,7 +8,7 @@ from typing import Literal
 from sno_dist.config.load import run_folder, shards_folder
 from sno_dist.config.schema import Config
 
-__all__ = ["STAGES", "State", "folders", "is_run", "state"]
+__all__ = ["STAGES", "State", "folders", "is_run", "newest_step", "state", "state_of"]
 
 STAGES = ("embedding", "training", "sampling", "evaluation")
 """The stages' folders inside a run, in the order of the data flow; shards lie outside of it."""
@@ -27,12 +27,26 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() or any((path / stage).is_dir() for stage in STAGES)
 
 
+def state_of(config: Config, stage: str) -> State:
+    """What a config's stage has left; training is complete with the checkpoint of its last step."""
+    folder = folders(config)[stage]
+    if stage == "training" and state(f"{folder}/step-{config.training.steps:08d}") == "complete":
+        return "complete"
+    return state(folder)
+
+
+def newest_step(run: Path) -> str | None:
+    """The newest checkpoint of a run, "step 1000"; None if there is none."""
+    steps = [path.parent.name for path in (run / "training").glob("step-*/COMPLETE")]
+    return f"step {int(max(steps).removeprefix('step-'))}" if steps else None
+
+
 def state(folder: str | Path) -> State:
-    """What is there: a folder is complete if it, or a folder in it, carries COMPLETE."""
+    """What is there: a folder is complete if it carries COMPLETE."""
     if "://" in str(folder):
         return "remote"
     path = Path(folder)
-    if (path / "COMPLETE").is_file() or any(path.glob("*/COMPLETE")):
+    if (path / "COMPLETE").is_file():
         return "complete"
     attempt = path.with_name(f".{path.name}.partial")
     return "begun" if path.exists() or attempt.exists() else "absent"

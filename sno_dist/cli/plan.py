@@ -211,7 +211,7 @@ def _walls(work: Work, ranks: int) -> Iterator[str]:
     if ranks > (most := max(work.units)):
         yield (
             f"wall: sampling has {most} units, and further ranks draw nothing; "
-            "a smaller sampling.batch makes more"
+            "a smaller sampling.batch makes more, down to one for each distribution and K"
         )
     if work.tiles is not None and ranks > work.tiles:
         yield f"wall: the Gram matrix has {work.tiles} tiles, and further ranks fill none"

@@ -95,7 +95,8 @@ def train(config: Config) -> None:
     from sno_dist.training.train import train
 
     start()
-    train(config, open_manifest(config), open_table(config))
+    manifest = open_manifest(config)
+    train(config, manifest, open_table(config, manifest))
     _done(config, "training")
 
 
@@ -112,7 +113,8 @@ def sample(config: Config) -> None:
     from sno_dist.training.checkpoint import open_checkpoint
 
     start()
-    sample(config, open_manifest(config), open_checkpoint(config))
+    manifest = open_manifest(config)
+    sample(config, manifest, open_checkpoint(config, manifest))
     _done(config, "sampling")
 
 
@@ -129,7 +131,8 @@ def evaluate(config: Config) -> None:
     from sno_dist.shards.manifest import open_manifest
 
     start()
-    report = evaluate(config, open_manifest(config), open_samples(config))
+    manifest = open_manifest(config)
+    report = evaluate(config, manifest, open_samples(config, manifest))
     _show(report.table, report.path)
 
 
@@ -175,13 +178,12 @@ def _plan(config: Config, stages: tuple[str, ...]) -> None:
     places = layout.folders(config)
     width = max(len(places[stage]) for stage in stages)
     for stage in stages:
-        state = layout.state(places[stage])
         would = {
             "complete": "complete; skipped if made from the same inputs",
             "begun": "begun; would be resumed if made from the same inputs",
             "absent": "would be made",
             "remote": "remote; would be read",
-        }[state]
+        }[layout.state_of(config, stage)]
         click.echo(f"{stage:<10}  {places[stage]:<{width}}  {would}")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sno_dist.cli import layout
 from sno_dist.config import schema
-from sno_dist.config.load import flatten
 from sno_dist.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
@@ -119,18 +119,14 @@ def _count(source: Source, name: str) -> int:
 
 def _fitted(config: schema.Config, manifest: Manifest) -> tuple[dict[str, Tensor], str | None]:
     """The embedding stage's tensors: those it left, or the shapes of those it will leave."""
-    from sno_dist.embedding.table import KIND, open_table, table_folder
-    from sno_dist.runtime.artifact import reuse
+    from sno_dist.embedding.table import open_table
 
     section = config.embedding
     if not isinstance(section, schema.Kme):
         return {}, None
-    inputs = {"shards": manifest.digest, **flatten(section, "embedding")}
-    try:
-        if reuse(table_folder(config), KIND, inputs):
-            return dict(open_table(config).tensors), None
-    except ArtifactError:
-        pass  # another config's fit: that of this one is yet to come
+    # absent, or another config's fit: that of this one is yet to come
+    with suppress(ArtifactError):
+        return dict(open_table(config, manifest).tensors), None
     return _shapes(section, manifest)
 
 

@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError("the config cannot be read", where=path, got=error.strerror) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("the config is not YAML", where=path, got=str(error)) from error
     if tree is None:
         return {}
@@ -156,7 +156,7 @@ def _foremost(errors: Sequence[ErrorDetails]) -> ErrorDetails:
 def _known_keys(place: Sequence[str]) -> list[str]:
     """The keys of the section at `place`; after a tagged union the path names the member."""
     members: list[type[BaseModel]] = [Config]
-    for part in place:
+    for part in (name for name in place if not name.isdigit()):
         tagged = [m for m in members if "kind" in m.model_fields and part in _tags(m)]
         fields = members[0].model_fields
         members = tagged or _sections(fields[part].annotation)

@@ -8,17 +8,25 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from sno_dist.config.load import flatten, run_folder
+from sno_dist.config.load import run_folder
 from sno_dist.config.schema import Config, Kme
 from sno_dist.embedding.fit_kme import fit_kme
 from sno_dist.embedding.sets import SampleSets
-from sno_dist.embedding.table import FITTED, KIND, SUMS, EmbeddingTable, open_table, table_folder
+from sno_dist.embedding.table import (
+    FITTED,
+    KIND,
+    SUMS,
+    EmbeddingTable,
+    open_table,
+    table_folder,
+    table_inputs,
+)
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device, start
 from sno_dist.runtime.artifact import reuse, write_json, writing
 from sno_dist.runtime.tracking import Tracker
 from sno_dist.shards.manifest import Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import reader_of
 
 __all__ = ["fit_embedding"]
 
@@ -37,20 +45,20 @@ def fit_embedding(config: Config, manifest: Manifest) -> EmbeddingTable:
     """
     start()
     folder = table_folder(config)
-    inputs = {"shards": manifest.digest, **flatten(config.embedding, "embedding")}
+    inputs = table_inputs(config, manifest)
     if reuse(folder, KIND, inputs):
-        return open_table(config)
+        return open_table(config, manifest)
     with writing(folder, KIND, inputs, resume=True) as target:
         report: Mapping[str, Any] = {"kind": config.embedding.kind}
         if isinstance(config.embedding, Kme):
             report = _fit_kme(config, config.embedding, manifest, target)
         if collectives.world().is_main:
             write_json(target / "report.json", report)
-    return open_table(config)
+    return open_table(config, manifest)
 
 
 def _fit_kme(config: Config, section: Kme, manifest: Manifest, target: Path) -> Mapping[str, Any]:
-    reader = Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
+    reader = reader_of(config, manifest)
     sets = SampleSets(reader, manifest.split("seen"), section.samples, device())
     fitted = fit_kme(section, sets, target / TILES)
     if collectives.world().is_main:

@@ -69,7 +69,7 @@ def score_error(config: Config, manifest: Manifest, samples: SampleSet) -> dict[
     known = plain and isinstance(config.shards.source, GaussianMixture)
     if not (known and levels and isinstance(config.model.autoencoder, IdentityAutoencoder)):
         return None
-    operator = open_checkpoint(config).operator().to(device())
+    operator = open_checkpoint(config, manifest).operator().to(device())
     chosen = {split: _chosen(manifest, samples, split) for split in SPLITS}
     comparer = _Comparer(config, manifest, samples, operator)
     errors = comparer.errors([*chosen["seen"], *chosen["unseen"]])

@@ -18,7 +18,7 @@ from sno_dist.runtime.share import share_of
 from sno_dist.sampling.plan import context_of, groups_of
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Entry, Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import reader_of
 
 __all__ = ["Scorer"]
 
@@ -44,7 +44,7 @@ class Scorer:
     ) -> None:
         self._config, self._manifest = config, manifest
         self._samples, self._judge = samples, judge
-        self._reader = Reader(manifest, cache=config.shards.cache)
+        self._reader = reader_of(config, manifest)
         self._conditions = conditions(samples.shards)
         section = config.evaluation
         self._comparison = Comparison(

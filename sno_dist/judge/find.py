@@ -18,7 +18,7 @@ from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.artifact import reuse, writing
 from sno_dist.runtime.progress import Progress
 from sno_dist.shards.manifest import Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import reader_of
 
 __all__ = ["find_judge", "judge_inputs"]
 
@@ -61,7 +61,7 @@ def judge_inputs(settings: Settings | None) -> dict[str, Any]:
 
 def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier | None:
     """The judge; None if the run was asked to stop."""
-    reader = Reader(manifest, cache=config.shards.cache)
+    reader = reader_of(config, manifest)
     parts = [reader.all(entry, "judge") for entry in manifest.entries]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)

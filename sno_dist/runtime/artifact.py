@@ -89,29 +89,50 @@ def is_complete(path: Path) -> bool:
     return (path / COMPLETE).is_file()
 
 
-def open_artifact(path: Path, kind: str, *, verify: bool = True) -> Artifact:
+def open_artifact(path: Path, kind: str | None = None, *, verify: bool = True) -> Artifact:
     """Open a complete folder, checking its files' sizes and, with `verify`, their hashes.
+
+    Args:
+        path: The folder.
+        kind: What it has to hold; none: anything.
+        verify: Whether files are read to their end.
 
     Raises:
         ArtifactError: If the folder is absent, incomplete, of another kind or damaged.
     """
     if not is_complete(path):
         raise ArtifactError(
-            f"no complete {kind} artifact",
+            f"no complete {kind or 'folder'} artifact",
             where=path,
             got="a folder without COMPLETE" if path.is_dir() else "nothing",
             fix="run the stage that writes it; the same command resumes",
         )
-    head = json.loads((path / COMPLETE).read_text())
-    if head["format"] != FORMAT:
-        raise ArtifactError(
-            "an artifact of another format", where=path, got=head["format"], expected=FORMAT
-        )
-    if head["kind"] != kind:
-        raise ArtifactError("wrong kind of artifact", where=path, got=head["kind"], expected=kind)
-    for name, entry in head["files"].items():
+    artifact = _read(path)
+    if kind not in (None, artifact.kind):
+        raise ArtifactError("wrong kind of artifact", where=path, got=artifact.kind, expected=kind)
+    for name, entry in artifact.files.items():
         _check_file(path / name, entry, verify)
-    return Artifact(path=path, kind=kind, inputs=head["inputs"], files=head["files"])
+    return artifact
+
+
+def _read(path: Path) -> Artifact:
+    """What COMPLETE says, as it says it."""
+    complete = path / COMPLETE
+    try:
+        head = json.loads(complete.read_text())
+        if head["format"] != FORMAT:
+            raise ArtifactError(
+                "an artifact of another format", where=path, got=head["format"], expected=FORMAT
+            )
+        return Artifact(path=path, kind=head["kind"], inputs=head["inputs"], files=head["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            "COMPLETE cannot be read",
+            where=complete,
+            got=str(error),
+            expected="JSON with format, kind, inputs and files",
+            fix="delete the folder and run its stage again",
+        ) from error
 
 
 def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,11 @@ class Tracker:
 
     Args:
         run: The run's folder.
-        resume: The first step that will be written; what an interrupted attempt wrote from there
-            on is purged from the curves.
+        resume: The step that is gone on from: what an earlier attempt wrote beyond it is purged.
+            None: nothing is.
     """
 
-    def __init__(self, run: Path, *, resume: int = 0) -> None:
+    def __init__(self, run: Path, *, resume: int | None = None) -> None:
         self._writer = None
         if not collectives.world().is_main:
             return
@@ -33,10 +34,13 @@ class Tracker:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._folder = run / "tensorboard"
-        self._writer = SummaryWriter(str(self._folder), purge_step=resume or None)
-        logs = run / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self._log = (logs / "rank-00000.jsonl").open("a", buffering=1)
+        purge = None if resume is None else resume + 1
+        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
+        log = run / "logs" / "rank-00000.jsonl"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if resume is not None and log.is_file():
+            _cut(log, resume)
+        self._log = log.open("a", buffering=1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write `group/name` -> value at a step, to both places."""
@@ -83,3 +87,15 @@ class Tracker:
         if self._writer is not None:
             self._writer.close()
             self._log.close()
+
+
+def _cut(log: Path, last: int) -> None:
+    """Drop the lines beyond a step, and a part of one that a kill has left."""
+    kept = []
+    for line in log.read_text().splitlines(keepends=True):
+        with suppress(json.JSONDecodeError):
+            if json.loads(line)["step"] <= last:
+                kept.append(line)
+    part = log.with_name(f".{log.name}.part")
+    part.write_text("".join(kept))
+    part.replace(log)

@@ -68,10 +68,16 @@ class Drawer:
     def __call__(self, unit: Unit, guidance: float) -> NDArray[np.generic]:
         """The samples of a unit, (entries, samples, *shape) in data units."""
         count, dims = self._sampling.samples, self._operator.autoencoder.size
-        noise = noise_of(streams_of(self._seed, unit, unit.entries, count), dims)
+        streams = streams_of(self._seed, unit, unit.entries, count)
+        size, parts = self._sampling.batch, []
         with autocast(self._precision):
             u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
-            drawn = self._operator.draw(u, noise, self._sampler, guidance).cpu().numpy()
+            # one distribution's samples may be more than are integrated together
+            for first in range(0, len(streams), size):
+                noise = noise_of(streams[first : first + size], dims)
+                own = u[first : first + size]
+                parts.append(self._operator.draw(own, noise, self._sampler, guidance).cpu())
+        drawn = torch.cat(parts).numpy()
         return drawn.reshape(len(unit.entries), count, *drawn.shape[1:])
 
     def _embeddings(self, entry: Entry, k: int | None) -> Tensor:

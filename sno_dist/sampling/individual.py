@@ -1,7 +1,8 @@
 """The baseline of one score model per distribution, trained on its samples and on nothing else.
 
-It has the operator's autoencoder, latent space, schedule, preconditioning and objective, and no
-u: what it leaves to be desired, or has over the operator, is what is shared between distributions.
+It has the operator's autoencoder, latent space, schedule and preconditioning, is trained by
+denoising, and has no u: what it leaves to be desired, or has over the operator, is what is shared
+between distributions.
 """
 
 from __future__ import annotations

@@ -35,11 +35,12 @@ from sno_dist.sampling.sample_set import (
     INDEX,
     KIND,
     SampleSet,
+    drawn_by,
     open_samples,
     samples_folder,
 )
 from sno_dist.shards.manifest import Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import Reader, reader_of
 from sno_dist.shards.tar import write_shard
 from sno_dist.training.checkpoint import Checkpoint
 
@@ -70,11 +71,11 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     folder = samples_folder(config)
     inputs = _inputs(config, manifest, checkpoint)
     if reuse(folder, KIND, inputs):
-        return open_samples(config)
+        return open_samples(config, manifest)
     began = time.monotonic()
     operator = checkpoint.operator().to(device())
     units = plan_units(config.sampling, manifest, unseen=operator.embeds)
-    reader = Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
+    reader = reader_of(config, manifest)
     drawer = Drawer(operator, reader, config.sampling, config.seed, config.training.precision)
     # Before anything is drawn: what cannot be had is refused here.
     models = _models(config, operator, reader)
@@ -90,17 +91,15 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
             seconds = round(time.monotonic() - began, 2)
             told = {"guidance": guidance, "calibration": calibration, "seconds": seconds}
             _index(target, units, manifest, told | {"entries": operator.embedder.size})
-    return open_samples(config)
+    return open_samples(config, manifest)
 
 
 def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
     training = config.training
     inputs: dict[str, Any] = {
-        "seed": config.seed,
-        "shards": manifest.digest,
+        **drawn_by(config, manifest),
         "checkpoint": checkpoint.digest,
         "training.precision": training.precision,
-        **flatten(config.sampling, "sampling"),
     }
     if isinstance(config.sampling.guidance, tuple):
         inputs |= {

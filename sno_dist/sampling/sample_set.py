@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from sno_dist.config.load import run_folder
+from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
-from sno_dist.runtime.artifact import open_artifact
+from sno_dist.runtime.artifact import check_inputs, open_artifact
+from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.tar import Shard, map_shard
 
-__all__ = ["EMBEDDINGS", "INDEX", "KIND", "SampleSet", "open_samples", "samples_folder"]
+__all__ = [
+    "EMBEDDINGS",
+    "INDEX",
+    "KIND",
+    "SampleSet",
+    "drawn_by",
+    "open_samples",
+    "samples_folder",
+]
 
 KIND = "samples"
 INDEX = "index.json"
@@ -67,13 +76,21 @@ def samples_folder(config: Config) -> Path:
     return run_folder(config) / "sampling"
 
 
-def open_samples(config: Config) -> SampleSet:
+def drawn_by(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """What tells, beside the checkpoint, which samples are drawn for which context sets."""
+    sampling = flatten(config.sampling, "sampling")
+    return {"seed": config.seed, "shards": manifest.digest, **sampling}
+
+
+def open_samples(config: Config, manifest: Manifest) -> SampleSet:
     """The samples of a config's run, their hashes checked.
 
     Raises:
-        ArtifactError: If the stage has not run, or what it left is damaged.
+        ArtifactError: If the stage has not run, ran with other settings or shards, or what it left
+            is damaged.
     """
     artifact = open_artifact(samples_folder(config), KIND)
+    check_inputs(artifact, {**artifact.inputs, **drawn_by(config, manifest)})
     index: dict[str, Any] = json.loads((artifact.path / INDEX).read_text())
     return SampleSet(
         path=artifact.path,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sno_dist.config.schema import Config
 from sno_dist.errors import DataError
 from sno_dist.runtime.artifact import sha256
 from sno_dist.shards import remote
@@ -20,7 +21,7 @@ from sno_dist.shards.manifest import Entry, Manifest
 from sno_dist.shards.sources.source import Role
 from sno_dist.shards.tar import Shard, check_size, map_shard
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "reader_of"]
 
 OPEN = 4096
 """Shards that are held mapped, if the system lets a process have so many files open."""
@@ -35,7 +36,8 @@ class Reader:
     Args:
         manifest: The population.
         verify: Whether to compare hashes, beside sizes, of shards when they are opened.
-        cache: Where remote shards are kept; none: a folder in the system's temporary one.
+        cache: Where remote shards are kept; none: a folder of the user's in the system's
+            temporary one.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class Reader:
         self.manifest = manifest
         self._verify = verify
         self._remote = "://" in manifest.root
-        self._cache = Path(cache or Path(tempfile.gettempdir()) / "sno-dist-shards")
+        own = Path(tempfile.gettempdir()) / f"sno-dist-shards-{os.getuid()}"
+        self._cache = Path(cache or own)
         self._maps: OrderedDict[str, tuple[Path, NDArray[np.generic]]] = OrderedDict()
         self._most = min(OPEN, _open_files() // 2)
 
@@ -87,23 +90,30 @@ class Reader:
     def _map(self, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
         found = self._maps.get(shard.file)
         if found is None:
-            path, manifest = self._local(shard), self.manifest
-            found = (
-                path,
-                map_shard(path, shard, manifest.shape, manifest.dtype, verify=self._verify),
-            )
-            self._maps[shard.file] = found
+            found = self._maps[shard.file] = self._open(shard)
             if len(self._maps) > self._most:
                 self._maps.popitem(last=False)
         return found
 
-    def _local(self, shard: Shard) -> Path:
+    def _open(self, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
         if not self._remote:
-            return Path(self.manifest.root) / shard.file
+            return self._mapped(Path(self.manifest.root) / shard.file, shard)
         path = self._cache / shard.sha256[:2] / f"{shard.sha256}.tar"
-        if not path.is_file():
-            _fetch(f"{self.manifest.root}/{shard.file}", shard, path)
-        return path
+        if path.is_file():
+            # what has been damaged here is whole where it came from
+            with suppress(DataError):
+                return self._mapped(path, shard)
+        _fetch(f"{self.manifest.root}/{shard.file}", shard, path)
+        return self._mapped(path, shard)
+
+    def _mapped(self, path: Path, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
+        shape, dtype = self.manifest.shape, self.manifest.dtype
+        return path, map_shard(path, shard, shape, dtype, verify=self._verify)
+
+
+def reader_of(config: Config, manifest: Manifest) -> Reader:
+    """A reader as the config's section shards has it."""
+    return Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
 
 
 def _open_files() -> int:
@@ -119,7 +129,15 @@ def _open_files() -> int:
 
 def _fetch(url: str, shard: Shard, path: Path) -> None:
     """Bring a shard into the cache, with a bounded number of attempts, and check its hash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            "remote shards cannot be kept",
+            where=path.parent,
+            got=error.strerror,
+            fix="set shards.cache to a folder that can be written",
+        ) from error
     part = path.with_name(f".{path.name}.{os.getpid()}")
     problem = ""
     for attempt in range(ATTEMPTS):

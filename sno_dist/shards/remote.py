@@ -47,7 +47,10 @@ def _system(url: str) -> tuple[Any, str]:
     if url.startswith(("http://", "https://")):
         patience = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
         options = {"client_kwargs": {"timeout": patience}}
-    return fsspec.url_to_fs(url, **options)
+    try:
+        return fsspec.url_to_fs(url, **options)
+    except ImportError as error:
+        raise OSError(f"{error}; pip install 'sno-dist[s3]' for s3://") from error
 
 
 @contextmanager

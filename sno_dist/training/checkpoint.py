@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sno_dist.config.load import run_folder
+from sno_dist.config.load import flatten, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.errors import ArtifactError
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -31,13 +31,26 @@ from sno_dist.runtime.artifact import (
     writing,
 )
 from sno_dist.runtime.progress import say
+from sno_dist.shards.manifest import Manifest
 
-__all__ = ["Checkpoint", "Snapshot", "find_checkpoint", "open_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Snapshot",
+    "find_checkpoint",
+    "open_checkpoint",
+    "save_checkpoint",
+    "training_inputs",
+]
 
 KIND = "checkpoint"
 RAW = "raw.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+
+CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every", "probe")
+"""Settings that change how training runs, not what it computes; they may differ on resuming."""
+FREE = ("seed", "training.precision")
+"""Inputs of which a later stage may have its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +101,23 @@ class Snapshot:
     scaler: Mapping[str, Any]
 
 
-def open_checkpoint(config: Config) -> Checkpoint:
+def training_inputs(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """What a checkpoint is made from, beside the embedding stage's artifact."""
+    inputs: dict[str, Any] = {"seed": config.seed, "shards": manifest.digest}
+    for section in ("embedding", "model", "training"):
+        inputs |= flatten(getattr(config, section), section)
+    return {k: v for k, v in inputs.items() if not _is_cadence(k)}
+
+
+def _is_cadence(key: str) -> bool:
+    return key.removeprefix("training.").partition(".")[0] in CADENCE
+
+
+def open_checkpoint(config: Config, manifest: Manifest) -> Checkpoint:
     """The finished checkpoint of a config's run.
 
     Raises:
-        ArtifactError: If training has not finished there.
+        ArtifactError: If training has not finished there, or was of other settings or shards.
     """
     training = run_folder(config) / TRAINING
     path = training / _name(config.training.steps)
@@ -103,7 +128,10 @@ def open_checkpoint(config: Config) -> Checkpoint:
             expected=path.name,
             fix="run `sno-dist train` with the same config",
         )
-    return _as_checkpoint(open_artifact(path, KIND))
+    artifact = open_artifact(path, KIND)
+    asked = {k: v for k, v in training_inputs(config, manifest).items() if k not in FREE}
+    check_inputs(artifact, {**artifact.inputs, **asked})
+    return _as_checkpoint(artifact)
 
 
 def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | None:
@@ -138,6 +166,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, point LATEST at it, and drop the oldest beyond `keep`.
 
+    Newer ones are dropped too: training went on from before them, since they are damaged.
+
     **Collective**; rank 0 writes.
     """
     path = training / _name(snapshot.step)
@@ -152,7 +182,8 @@ def save_checkpoint(
         pointer.write_text(path.name + "\n")
         pointer.replace(training / LATEST)
         complete = sorted(p for p in training.glob("step-*") if is_complete(p))
-        for old in complete[:-keep]:
+        place = complete.index(path) + 1
+        for old in complete[: max(0, place - keep)] + complete[place:]:
             # hidden first: a kill half-way through would leave a COMPLETE folder that is not
             old.rename(old.with_name(f".{old.name}.old"))
         for old in training.glob(".step-*.old"):

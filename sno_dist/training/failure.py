@@ -34,7 +34,8 @@ def keep_failure(
     """
     path = training / f"failed-step-{step:08d}"
     with writing(path, KIND, inputs) as folder:
-        weights = {name: tensor.contiguous() for name, tensor in engine.weights().items()}
+        with collectives.in_contact("keeping a failed step"):
+            weights = {name: tensor.contiguous() for name, tensor in engine.weights().items()}
         if collectives.world().is_main:
             (folder / SPEC).write_text(engine.operator.spec.model_dump_json(indent=1))
             save_file(weights, folder / WEIGHTS)

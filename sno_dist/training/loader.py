@@ -22,7 +22,7 @@ from sno_dist.runtime.workers import watch_workers
 from sno_dist.runtime.world import World
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.plan import Draw, StepPlan
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import reader_of
 
 __all__ = ["StepBatches", "batches", "make_plan"]
 
@@ -64,8 +64,7 @@ class StepBatches(Dataset[Batch]):
     def __init__(self, config: Config, manifest: Manifest, world: World, dims: int) -> None:
         self._plan = make_plan(config, manifest)
         self._seen = manifest.split("seen")
-        shards = config.shards
-        self._reader = Reader(manifest, verify=shards.verify == "full", cache=shards.cache)
+        self._reader = reader_of(config, manifest)
         self._world, self._seed, self._dims = world, config.seed, dims
         self._targets, self._null = config.training.targets, config.training.objective.drop
 

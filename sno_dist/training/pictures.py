@@ -28,9 +28,8 @@ def show_images(
     if manifest.domain != "image":
         return
     seen = manifest.split("seen")[:SHOWN]
-    real = torch.from_numpy(
-        np.concatenate([reader.take(e, "model", np.arange(SHOWN)) for e in seen])
-    )
+    shown = np.arange(min(SHOWN, *(entry.count("model") for entry in seen)))
+    real = torch.from_numpy(np.concatenate([reader.take(e, "model", shown) for e in seen]))
     if operator.autoencoder.trains:
         rebuilt = operator.decode(operator.encode(real)).cpu()
         rows = torch.stack(

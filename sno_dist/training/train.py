@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from sno_dist.config.load import dump, flatten, run_folder
+from sno_dist.config.load import dump, run_folder
 from sno_dist.config.schema import Config
 from sno_dist.embedding.table import EmbeddingTable
-from sno_dist.errors import Preempted, RunError
+from sno_dist.errors import ConfigError, Preempted, RunError
 from sno_dist.judge.find import find_judge
 from sno_dist.model.batch import Batch
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -36,6 +36,7 @@ from sno_dist.training.checkpoint import (
     find_checkpoint,
     open_checkpoint,
     save_checkpoint,
+    training_inputs,
 )
 from sno_dist.training.ema import Ema
 from sno_dist.training.engines.factory import make_engine
@@ -48,9 +49,6 @@ from sno_dist.training.step import NotFiniteError, StepOutcome, Stepper, is_rank
 from sno_dist.training.untrained import untrained_operator
 
 __all__ = ["train"]
-
-CADENCE = ("workers", "micro", "save_every", "keep", "log_every", "picture_every", "probe")
-"""Settings that change how training runs, not what it computes; they may differ on resuming."""
 
 
 def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoint:
@@ -75,7 +73,7 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     accelerator = build_accelerator(config.training.precision)
     check_settings(config)
     run = run_folder(config)
-    inputs = _inputs(config, manifest, table)
+    inputs = {**training_inputs(config, manifest), "embedding.digest": table.digest}
     with disk_watched(run), locked(run):
         found = find_checkpoint(run / TRAINING, inputs)
         if found is None or found.step < config.training.steps:
@@ -84,7 +82,7 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
                 write_provenance(run, {"shards": manifest.digest, "embedding": table.digest})
             # no name for what is read: a whole snapshot would stay in memory for the run
             _Training(config, manifest, table, accelerator, inputs, found and found.read()).run()
-    return open_checkpoint(config)
+    return open_checkpoint(config, manifest)
 
 
 class _Training:
@@ -116,9 +114,10 @@ class _Training:
 
     def _go_on(self, found: Snapshot) -> int:
         say(f"training goes on from step {found.step}")
-        self._ema.restore(self._engine.split(dict(found.averaged.named_parameters())))
-        if found.moments:
-            self._engine.restore(found.moments)
+        with collectives.in_contact("restoring a checkpoint"):
+            self._ema.restore(self._engine.split(dict(found.averaged.named_parameters())))
+            if found.moments:
+                self._engine.restore(found.moments)
         if self._engine.scaler is not None and found.scaler:
             self._engine.scaler.load_state_dict(dict(found.scaler))
         return found.step
@@ -176,21 +175,21 @@ class _Training:
                 f"the loss or the gradient is not finite at step {step}; nothing was updated",
                 where=f"{kept}, where weights and batch are kept",
                 got=found,
-                fix="lower training.learning_rate or training.clip; the same command goes on "
-                "from the last checkpoint",
+                fix="lower training.learning_rate or training.clip in a folder of its own "
+                "(run=...); the last checkpoint stays as it is",
             ) from None
 
     def _save(self, step: int) -> None:
-        weights = self._engine.weights()
-        if not is_rank_agreed(weights.values()):
+        with collectives.in_contact(f"saving step {step}"):
+            snapshot = Snapshot(
+                step=step,
+                weights=self._engine.weights(),
+                averaged=self._average(),
+                moments=self._engine.moments(),
+                scaler=self._engine.scaler_state(),
+            )
+        if not is_rank_agreed(snapshot.weights.values()):
             raise RunError("the ranks hold different weights", got=f"at step {step}")
-        snapshot = Snapshot(
-            step=step,
-            weights=weights,
-            averaged=self._average(),
-            moments=self._engine.moments(),
-            scaler=self._engine.scaler_state(),
-        )
         save_checkpoint(self._folder, snapshot, self._inputs, self._config.training.keep)
 
     def _show(self, tracker: Tracker, step: int, *, embeddings: bool = False) -> None:
@@ -214,16 +213,28 @@ class _Training:
 
     def _average(self) -> ScoreNeuralOperator:
         """The operator as it will be used, in a module of its own. **Collective.**"""
-        state = {**self._engine.weights(), **self._engine.whole(self._ema.shadow)}
+        with collectives.in_contact("gathering the averaged weights"):
+            state = {**self._engine.weights(), **self._engine.whole(self._ema.shadow)}
         self._averaged.load_state_dict(state)
         return self._averaged
 
     def _make_probe(self) -> Probe | None:
-        """The learning curve's probe; its judge may have to be trained first. **Collective.**"""
+        """The learning curve's probe; its judge may have to be trained first. **Collective.**
+
+        Raises:
+            ConfigError: If there is nothing to judge by.
+        """
         if not self._config.training.probe.every:
             return None
         judge = find_judge(self._config, self._manifest)
-        return judge and Probe(self._config, self._manifest, self._reader(), judge)
+        if judge is None:
+            raise ConfigError(
+                "a learning curve needs a judge of images",
+                where="training.probe.every",
+                got=f"{self._config.training.probe.every}, and no judge",
+                fix="set training.probe.every=0, or judge.* and the source's share for the judge",
+            )
+        return Probe(self._config, self._manifest, self._reader(), judge)
 
     def _reader(self) -> Reader:
         return Reader(self._manifest, verify=False, cache=self._config.shards.cache)
@@ -274,15 +285,3 @@ class _Meter:
             values["optimizer/gradient_norm"] = sum(norms) / len(norms)
         self._reset()
         return values
-
-
-def _inputs(config: Config, manifest: Manifest, table: EmbeddingTable) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"seed": config.seed, "shards": manifest.digest}
-    inputs["embedding.digest"] = table.digest
-    for section in ("embedding", "model", "training"):
-        inputs |= flatten(getattr(config, section), section)
-    return {k: v for k, v in inputs.items() if not _is_cadence(k)}
-
-
-def _is_cadence(key: str) -> bool:
-    return key.removeprefix("training.").partition(".")[0] in CADENCE

@@ -35,14 +35,15 @@ STEPS = 5
 def take_steps(config: Config) -> dict[str, object]:
     """The hash of all that this rank holds after each step, and what the ranks find of it."""
     accelerator = build_accelerator(config.training.precision)
-    spec = open_checkpoint(config).operator().spec
+    manifest = open_manifest(config)
+    spec = open_checkpoint(config, manifest).operator().spec
     torch.manual_seed(config.seed)
     operator = ScoreNeuralOperator(spec)
     engine = make_engine(accelerator, operator, config.training)
     ema = Ema(engine.pieces(), config.training.ema)
     stepper = Stepper(engine, config.training)
     world = collectives.world()
-    data = StepBatches(config, open_manifest(config), world, operator.autoencoder.size)
+    data = StepBatches(config, manifest, world, operator.autoencoder.size)
     held = []
     for step in range(STEPS):
         stepper(data[step], step)

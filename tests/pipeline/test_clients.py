@@ -32,6 +32,7 @@ from sno_dist.evaluation.evaluate import evaluate
 from sno_dist.sampling.sample import sample
 from sno_dist.sampling.sample_set import SampleSet, open_samples
 from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import open_manifest
 from sno_dist.training.train import train
 from tests.unit.shards.small import small_config
 
@@ -105,7 +106,7 @@ def test_tar_lists_every_shard(config: Config, run: Path) -> None:
 # the library leaves the last tar of a list open
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_generated_samples(config: Config) -> None:
-    samples = open_samples(config)
+    samples = open_samples(config, open_manifest(config))
     for key in list(samples.shards)[:6]:
         np.testing.assert_array_equal(with_library(samples, key), samples.samples(key))
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from sno_dist.config.load import load_config
 from sno_dist.sampling.sample_set import SampleSet, open_samples
+from sno_dist.shards.manifest import open_manifest
 from tests.distributed.launch import launch
 from tests.pipeline.small import contents, last_log, plain, small_run
 
@@ -61,7 +62,8 @@ class Worlds:
         return [command, *small_run(*folders, *BASELINES, *overrides)]
 
     def samples(self, size: int, name: str) -> SampleSet:
-        return open_samples(load_config(None, self.line("", size, name)[1:]))
+        config = load_config(None, self.line("", size, name)[1:])
+        return open_samples(config, open_manifest(config))
 
     def launch(self, size: int) -> None:
         kme = ("embedding.kind=kme", "embedding.samples=20")

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 
 from sno_dist.config.sections.model import Network
-from sno_dist.config.sections.section import Section
+from sno_dist.config.sections.section import Distinct, Section
 
 __all__ = ["Baseline", "Finetuned", "Individual", "KernelModel", "Oism", "Sampling"]
 
@@ -35,7 +35,7 @@ class Individual(Section):
 class Finetuned(Section):
     """The baseline of the operator's score trained on, with a u of its own, for each unseen set."""
 
-    contexts: tuple[PositiveInt, ...] = Field(
+    contexts: Annotated[tuple[PositiveInt, ...], Distinct] = Field(
         default=(1,), description="K, beside the whole set; of each one context set"
     )
     steps: PositiveInt = Field(default=300, description="updates of each model")
@@ -129,7 +129,7 @@ class Sampling(Section):
         description="one weight, or a grid on which each K gets that of seen diversity 1; a K of "
         "one sample a set, or larger than any seen distribution, that of whole sets",
     )
-    contexts: tuple[PositiveInt, ...] = Field(
+    contexts: Annotated[tuple[PositiveInt, ...], Distinct] = Field(
         default=(1, 10, 100), description="K, beside the whole set"
     )
     distributions: PositiveInt | None = Field(
@@ -142,7 +142,7 @@ class Sampling(Section):
         default=0.16, description="predictor-corrector: signal-to-noise ratio"
     )
     tolerance: PositiveFloat = Field(default=1e-5, description="rk45: relative and absolute")
-    baselines: tuple[Baseline, ...] = Field(
+    baselines: Annotated[tuple[Baseline, ...], Distinct] = Field(
         default=(),
         description="drawn beside the operator's samples: individual, a score model for each "
         "distribution; finetuned, the operator's own, trained on; nearest, samples of the seen "

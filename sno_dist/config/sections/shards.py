@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from sno_dist.config.sections.section import Fraction, Natural, Section
+from sno_dist.config.sections.section import Ascending, Distinct, Fraction, Natural, Section
 
 __all__ = [
     "Digits",
@@ -74,7 +74,7 @@ class Dirichlet(Section):
     kind: Literal["dirichlet"]
     shares: PositiveInt = Field(default=3, ge=2, description="D: entries of a sample, sum 1")
     components: PositiveInt = Field(default=3, description="Dirichlet laws in each mixture")
-    concentration: tuple[PositiveFloat, PositiveFloat] = Field(
+    concentration: Annotated[tuple[PositiveFloat, PositiveFloat], Ascending] = Field(
         default=(10.0, 60.0), description="c, least and most: the more, the narrower a component"
     )
     seen: PositiveInt = Field(default=400, description="seen laws")
@@ -90,7 +90,9 @@ class Planar(Section):
     """Laws in the plane with thin structure, each family turned and stretched in many variants."""
 
     kind: Literal["planar"]
-    families: tuple[Family, ...] = Field(default=get_args(Family), min_length=1)
+    families: Annotated[tuple[Family, ...], Distinct] = Field(
+        default=get_args(Family), min_length=1
+    )
     variants: PositiveInt = Field(default=60, description="laws of each family")
     model: PositiveInt = Field(default=1000, description="samples per law that the model may see")
     reference: PositiveInt = Field(default=1000, description="held-out samples per law")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from sno_dist.config.sections.section import Fraction, Natural, Section
+from sno_dist.config.sections.section import Ascending, Fraction, Natural, Section
 
 __all__ = ["Objective", "Training"]
 
@@ -59,7 +59,7 @@ class Training(Section):
         description="R: further samples per distribution; without an autoencoder, the noise to "
         "predict is averaged over all that the noised sample may have come from",
     )
-    context: tuple[PositiveInt, PositiveInt] = Field(
+    context: Annotated[tuple[PositiveInt, PositiveInt], Ascending] = Field(
         default=(1, 100), description="K: smallest and largest context set"
     )
     context_exponent: Annotated[float, Field(ge=0)] = Field(

@@ -72,10 +72,11 @@ def test_a_run_lists_the_state_of_its_stages_and_is_verified(
     ]
 
 
-def test_a_stage_is_complete_through_a_folder_in_it(capsys: Capture, tmp_path: Path) -> None:
-    with writing(tmp_path / "training/step-00000100", "checkpoint", {}) as folder:
-        (folder / "weights").write_text("w")
-    assert "training    complete\n" in call(capsys, "inspect", tmp_path).out
+def test_training_tells_its_newest_step(capsys: Capture, tmp_path: Path) -> None:
+    for name in ("failed-step-00000007", "step-00000100", "step-00000050"):
+        with writing(tmp_path / "training" / name, "checkpoint", {}) as folder:
+            (folder / "weights").write_text("w")
+    assert "training    step 100\n" in call(capsys, "inspect", tmp_path).out
 
 
 def test_a_shard_lists_its_records(capsys: Capture, tmp_path: Path) -> None:

@@ -126,6 +126,11 @@ def test_an_override_goes_over_the_file(tmp_path: Path) -> None:
         ("shards: {source: {kind: digits, modle: 1}}", "shards.source.digits.modle", "model"),
         ("model: {network: {kind: nomad, brunch: mlp}}", "model.network.nomad.brunch", "branch"),
         ("judge: {epoch: 3}", "judge.epoch", "epochs"),
+        (
+            "embedding: {kind: kme, kernel: {kind: sum, terms: [{kind: gaussian, bandwith: 1}]}}",
+            "embedding.kme.kernel.sum.terms.0.gaussian.bandwith",
+            "bandwidth",
+        ),
     ],
 )
 def test_an_unknown_key_is_told_with_its_path_and_the_nearest(
@@ -154,6 +159,8 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
         ("sampling: {guidance: []}", "sampling.guidance", "[]", "at least 1 item"),
         ("sampling: {guidance: [1, .nan]}", "sampling.guidance.1", "nan", "finite number"),
         ("sampling: {solver: heun, eta: 1}", "sampling.eta", "1", "0, or solver=dpmpp_2m or ddim"),
+        ("training: {context: [9, 1]}", "training.context", "[9, 1]", "the smaller first"),
+        ("sampling: {contexts: [1, 1]}", "sampling.contexts", "[1, 1]", "each value once"),
         ("training: 3", "training", "3", "valid dictionary"),
     ],
 )
@@ -207,6 +214,12 @@ def test_a_file_that_is_not_yaml_is_told_with_the_line(tmp_path: Path) -> None:
     message = refusal(tmp_path, "training: {steps: [1\nseed: 2")
     assert message.startswith("the config is not YAML")
     assert "line 2" in message
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(ConfigError, match="the config is not YAML"):
+        load_config(tmp_path / "bad.yaml")
 
 
 def test_a_file_without_sections_is_told(tmp_path: Path) -> None:

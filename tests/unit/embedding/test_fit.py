@@ -122,7 +122,7 @@ def test_the_report_tells_of_spectrum_and_error(root: Path, tmp_path: Path) -> N
     sums = load_file(tmp_path / "run/embedding/sums.safetensors")
     assert sums["total"].shape == (12, report["features"])
     assert not list((tmp_path / "run/embedding").glob(".*"))
-    assert open_table(config).tensors["table"].shape == (12, 8)
+    assert open_table(config, open_manifest(config)).tensors["table"].shape == (12, 8)
 
 
 def test_a_bandwidth_left_to_the_data_is_the_median_distance(root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
-from sno_dist.errors import ConfigError, DataError, Preempted, SnoError
+from sno_dist.errors import ArtifactError, ConfigError, DataError, Preempted, SnoError
 from sno_dist.evaluation.evaluate import Report, evaluate
 from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.score_error import score_error
@@ -22,7 +22,7 @@ from sno_dist.evaluation.scorer import Scorer
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.world import World
 from sno_dist.sampling.sample import sample
-from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.sampling.sample_set import SampleSet, open_samples
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
 from sno_dist.training.train import train
@@ -69,6 +69,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield Run(config, manifest, samples, evaluate(config, manifest, samples))
     # accelerate keeps the precision of a process's first run
     AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("seed=3", "seed: 0 -> 3"),
+        ("sampling.samples=12", "sampling.samples: 20 -> 12"),
+        ("sampling.per_context=4", "sampling.per_context: 5 -> 4"),
+    ],
+)
+def test_samples_that_were_drawn_otherwise_are_refused(run: Run, override: str, key: str) -> None:
+    root = run.report.path.parents[2]
+    with pytest.raises(ArtifactError, match=f"samples here was made with another config.*{key}"):
+        open_samples(lattice(root, override), run.manifest)
 
 
 def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:

@@ -137,6 +137,13 @@ def test_a_folder_without_complete_is_told(tmp_path: Path) -> None:
     assert "got: a folder without COMPLETE" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 1}'])
+def test_a_complete_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "COMPLETE").write_text(text)
+    with pytest.raises(ArtifactError, match=r"COMPLETE cannot be read.*delete the folder"):
+        open_artifact(tmp_path, "things")
+
+
 def test_another_kind_is_told(tmp_path: Path) -> None:
     make(tmp_path / "a")
     assert refusal(tmp_path / "a", "other").endswith("got: thing | expected: other")

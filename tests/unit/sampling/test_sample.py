@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sno_dist.errors import ArtifactError, ConfigError, Preempted
+from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import preemption
 from sno_dist.sampling.sample import sample
 from sno_dist.sampling.sample_set import SampleSet
@@ -58,6 +61,26 @@ def test_baselines_lie_beside_the_operator_s_samples(whole: SampleSet, tmp_path:
     assert len(plain.shards) == 3 + 3
     for key in plain.shards:
         np.testing.assert_array_equal(plain.samples(key), whole.samples(key))
+
+
+def test_no_more_are_integrated_together_than_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, draw = [], ScoreNeuralOperator.draw
+
+    def counted(operator: ScoreNeuralOperator, u: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(u))
+        return draw(operator, u, *rest)
+
+    monkeypatch.setattr(ScoreNeuralOperator, "draw", counted)
+    found = {}
+    for batch in (7, 20):
+        (tmp_path / str(batch)).mkdir()
+        found[batch] = go(tmp_path / str(batch), f"sampling.batch={batch}")
+    apart, together = found[7], found[20]
+    assert set(sizes) == {7, 6, 20}
+    for key in together.shards:
+        np.testing.assert_allclose(apart.samples(key), together.samples(key), rtol=1e-4, atol=1e-4)
 
 
 # the flag is asked for before each unit (and each distribution of the shards, ten times in all),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -208,17 +209,35 @@ def test_over_http(server: str, copy: Path, built: Path) -> None:
     assert len(list((copy / "cache").rglob("*.tar"))) == 1
 
 
-def test_a_cache_that_was_changed_is_seen_when_read(server: str, copy: Path) -> None:
+def test_a_cache_that_was_changed_is_fetched_anew(server: str, copy: Path) -> None:
     cache = copy / "cache"
     remote = open_manifest(small_config(copy, f"shards.path={server}", f"shards.cache={cache}"))
-    Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
+    whole = Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
     (path,) = cache.rglob("*.tar")
-    damaged = bytearray(path.read_bytes())
+    kept = path.read_bytes()
+    damaged = bytearray(kept)
     damaged[-2000] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(DataError, match="shard") as found:
-        Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
-    assert str(path) in str(found.value)
+    again = Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
+    np.testing.assert_array_equal(again, whole)
+    assert path.read_bytes() == kept
+
+
+def test_a_cache_that_cannot_be_written_is_told(server: str, copy: Path) -> None:
+    (copy / "file").touch()
+    remote = open_manifest(small_config(copy, f"shards.path={server}"))
+    reader = Reader(remote, cache=f"{copy}/file/cache")
+    with pytest.raises(DataError, match=r"cannot be kept.*Not a directory.*set shards\.cache"):
+        reader.all(remote.entry("37"), "model")
+
+
+def test_an_address_whose_library_is_not_installed_is_told(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    config = small_config(copy, "shards.path=s3://bucket/shards")
+    with pytest.raises(ArtifactError, match=r"no complete shards.*pip install 'sno-dist\[s3\]'"):
+        open_manifest(config)
 
 
 def test_a_damaged_remote_shard_is_named(

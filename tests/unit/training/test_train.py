@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sno_dist import ScoreNeuralOperator
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
+from sno_dist.embedding.table import open_table
 from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
 from sno_dist.evaluation.training_log import read_log
 from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
-from sno_dist.training.checkpoint import Checkpoint
+from sno_dist.training.checkpoint import Checkpoint, open_checkpoint
 from sno_dist.training.failure import read_batch
 from sno_dist.training.train import train
 from tests.unit.shards.small import small_config
@@ -128,6 +132,61 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     second = weights(go(config))
     assert "passing over a damaged checkpoint" in capsys.readouterr().err
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_saved_outlives_a_damaged_newer_one(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, shards, "training.keep=1", "training.save_every=8")
+    go(config)
+    training = tmp_path / "run/training"
+    # what lies there now is to be passed over, and nothing older is left
+    (training / "step-00000008/COMPLETE").write_text("{")
+    stop_at(monkeypatch, 4)
+    with pytest.raises(Preempted, match="step 4 saved"):
+        go(config)
+    assert [path.name for path in training.glob("step-*")] == ["step-00000004"]
+    monkeypatch.undo()
+    assert go(config).step == 8
+
+
+def test_curves_have_each_step_once_whatever_was_interrupted(tmp_path: Path, shards: Path) -> None:
+    config = tiny(tmp_path, shards)
+    run = tmp_path / "run"
+    go(config)
+    # as after a kill behind step 6, which was logged and saved; then behind none that was saved
+    for left in (("step-00000006",), ()):
+        for path in (run / "training").glob("step-*"):
+            if path.name not in left:
+                shutil.rmtree(path)
+        go(config)
+        events = EventAccumulator(str(run / "tensorboard"))
+        events.Reload()
+        assert [e.step for e in events.Scalars("loss/score")] == [2, 4, 6, 8]
+        lines = (run / "logs/rank-00000.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8]
+
+
+def test_few_samples_of_a_distribution_make_a_small_picture(tmp_path: Path) -> None:
+    few = ("shards.source.model=5", "training.context=[1,2]", "training.targets=3")
+    go(small_config(tmp_path, *TINY, *few))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert "pictures/reconstruction" in events.Tags()["images"]
+
+
+def test_what_comes_before_is_of_the_same_config_and_shards(tmp_path: Path, shards: Path) -> None:
+    config = tiny(tmp_path, shards)
+    manifest = build_shards(config)
+    train(config, manifest, fit_embedding(config, manifest))
+    other = tiny(tmp_path, shards, "embedding.width=24")
+    with pytest.raises(ArtifactError, match=r"embedding here was made.*embedding\.width: 16 -> 24"):
+        open_table(other, manifest)
+    open_checkpoint(tiny(tmp_path, shards, "seed=3", "training.workers=1"), manifest)
+    with pytest.raises(ArtifactError, match=r"checkpoint here was.*training\.clip: 1\.0 -> 2\.0"):
+        open_checkpoint(tiny(tmp_path, shards, "training.clip=2"), manifest)
+    with pytest.raises(ArtifactError, match=r"checkpoint here was made.*got: shards: "):
+        open_checkpoint(config, replace(manifest, digest="another"))
 
 
 def test_another_config_in_the_same_folder(tmp_path: Path, shards: Path) -> None:
