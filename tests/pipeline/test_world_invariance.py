@@ -40,6 +40,7 @@ BASELINES = (
 OWN = {"k1", "k4", "all"}
 OFTEN = {f"{method}-{k}" for method in ("nearest", "kernel", "oism") for k in OWN}
 LABELS = OWN | OFTEN | {"individual-all", "finetuned-all", "finetuned-k1"}
+NO_BASELINES = "sampling.baselines=[]"
 OF_SET_ENCODER = ("embedding.width=16", "embedding.features=4")
 
 
@@ -61,8 +62,8 @@ class Worlds:
         folders = self.at(size, "shards"), self.at(size, name), self.root / "judge"
         return [command, *small_run(*folders, *BASELINES, *overrides)]
 
-    def samples(self, size: int, name: str) -> SampleSet:
-        config = load_config(None, self.line("", size, name)[1:])
+    def samples(self, size: int, *overrides: str) -> SampleSet:
+        config = load_config(None, self.line("", size, "run", *overrides)[1:])
         return open_samples(config, open_manifest(config))
 
     def launch(self, size: int) -> None:
@@ -71,7 +72,7 @@ class Worlds:
         workers = f"training.workers={WORKERS[size]}"
         lines = [self.line(command, size, "run", workers) for command in commands]
         if size > 1:
-            lines[-1].append("sampling.baselines=[]")  # those of `again` are compared
+            lines[-1].append(NO_BASELINES)  # those of `again` are compared
         fit = self.line("fit-embedding", size, "kme", *kme)
         lines.append([word for word in fit if word not in OF_SET_ENCODER])
         if size > 1:
@@ -152,7 +153,7 @@ def test_samples_of_the_same_weights_are_the_same_bytes(worlds: Worlds, size: in
 
 @pytest.mark.parametrize("size", OTHERS)
 def test_samples_of_own_weights_are_the_same_but_for_rounding(worlds: Worlds, size: int) -> None:
-    own, reference = worlds.samples(size, "run"), worlds.samples(1, "run")
+    own, reference = worlds.samples(size, NO_BASELINES), worlds.samples(1)
     operators = [key for key in reference.shards if "-" not in key.split("/")[1]]
     assert sorted(own.shards) == sorted(operators)
     for key in operators:

@@ -81,7 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 )
 def test_samples_that_were_drawn_otherwise_are_refused(run: Run, override: str, key: str) -> None:
     root = run.report.path.parents[2]
-    with pytest.raises(ArtifactError, match=f"samples here was made with another config.*{key}"):
+    with pytest.raises(ArtifactError, match=f"samples here were made with another config.*{key}"):
         open_samples(lattice(root, override), run.manifest)
 
 
