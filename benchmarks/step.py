@@ -33,6 +33,7 @@ from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
 from sno_dist.training import train as training
 from sno_dist.training.loader import StepBatches, batches
+from sno_dist.training.untrained import untrained_operator
 
 GOAL = 0.95
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -147,7 +148,7 @@ def _synchronize() -> None:
 def measure(config: Config, manifest: Manifest, length: int) -> Turns:
     """Train once, with the bare step's turns between."""
     table = fit_embedding(config, manifest)
-    operator = ScoreNeuralOperator(training._spec(config, manifest), table.tensors).to(device())
+    operator = untrained_operator(config, manifest, table.tensors).to(device())
     data = StepBatches(config, manifest, World(), operator.autoencoder.size)
     turns = Turns(Bare(config, operator), lambda step: data[step].to(device()), length)
     with (

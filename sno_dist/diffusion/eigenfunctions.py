@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
+from math import comb
 
 import torch
 from torch import Tensor
 
 from sno_dist.diffusion.axes import Axis
+from sno_dist.errors import ConfigError
 
 __all__ = ["Eigenfunctions", "Moments", "carre_du_champ", "up_to"]
 
+MOST = 1 << 15
+"""Eigenfunctions that can be afforded for every sample."""
 VALUES = 1 << 22
 """Values of eigenfunctions that are held at a time: 32 MiB."""
 
@@ -161,7 +165,15 @@ class Eigenfunctions:
         return grid
 
 
-def up_to(axis: Axis, dims: int, order: int, *, active: int | None = None) -> Eigenfunctions:
+def up_to(
+    axis: Axis,
+    dims: int,
+    order: int,
+    *,
+    active: int | None = None,
+    most: int = MOST,
+    where: str | None = None,
+) -> Eigenfunctions:
     """All eigenfunctions that decay no faster than one axis's of an order: a ball of indices.
 
     Of Ornstein-Uhlenbeck the total degree is at most `order`; of Brownian motion the wave vector is
@@ -172,12 +184,25 @@ def up_to(axis: Axis, dims: int, order: int, *, active: int | None = None) -> Ei
         dims: D.
         order: Degree, or number of waves.
         active: At most so many axes in one eigenfunction, D if None: for high dimension.
+        most: How many can be afforded.
+        where: The setting that told the order, for the error.
+
+    Raises:
+        ConfigError: If there are more.
     """
     rates = axis.rates(torch.arange(axis.last(order) + 1)).tolist()
     rows = []
     for count in range(1, min(dims, active or dims) + 1):
         # A wave vector on the ball's surface is inside, whatever its rate was rounded to.
-        chosen = list(_within(rates, count, rates[-1] * (1 + 1e-9)))
+        found = _within(rates, count, rates[-1] * (1 + 1e-9))
+        chosen = list(islice(found, most + 1))
+        if len(rows) + len(chosen) * comb(dims, count) > most:
+            raise ConfigError(
+                "there are too many eigenfunctions",
+                where=where,
+                got=f"more than {most:,} of order {order} in {dims} dimensions",
+                fix="lower the order, or how many axes may be active in one",
+            )
         for axes in combinations(range(dims), count):
             for own in chosen:
                 row = [0] * dims

@@ -19,8 +19,6 @@ __all__ = ["fit_map", "spectral_frequencies"]
 
 AXES = 3
 """Dimensions up to which a product of trapezoid rules is affordable."""
-EIGENFUNCTIONS = 1 << 15
-"""Eigenfunctions that are affordable for every sample."""
 RANK = 1e-10
 """Eigenvalues of the anchors' kernel matrix below this share of the largest are rounding."""
 
@@ -124,14 +122,6 @@ def _eigen(kernel: Kernel, sets: SampleSets) -> dict[str, Tensor]:
             where="embedding.kernel.kind",
             got=type(kernel).__name__,
             fix="set embedding.kernel.kind=heat or another embedding.form.kind",
-        )
-    if len(kernel.basis(sets.dims).indices) > EIGENFUNCTIONS:
-        raise ConfigError(
-            "the heat kernel takes too many eigenfunctions in so many dimensions",
-            where="embedding.kernel.order",
-            got=f"{len(kernel.basis(sets.dims).indices):,} in {sets.dims} dimensions",
-            expected=f"at most {EIGENFUNCTIONS:,}",
-            fix="lower embedding.kernel.order, or set embedding.kernel.active=1 or 2",
         )
     return _named({"dims": torch.tensor(sets.dims)})
 

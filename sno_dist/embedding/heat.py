@@ -38,7 +38,11 @@ class HeatKernel(Kernel):
     heat: float
 
     def basis(self, dims: int) -> Eigenfunctions:
-        """The eigenfunctions in so many dimensions."""
+        """The eigenfunctions in so many dimensions.
+
+        Raises:
+            ConfigError: If there are more than can be afforded.
+        """
         return _basis(self.axis, dims, self.order, self.active)
 
     def damping(self, dims: int) -> Tensor:
@@ -104,4 +108,4 @@ class EigenFeatures(FeatureMap):
 
 @cache
 def _basis(axis: Axis, dims: int, order: int, active: int | None) -> Eigenfunctions:
-    return up_to(axis, dims, order, active=active)
+    return up_to(axis, dims, order, active=active, where="embedding.kernel.order")

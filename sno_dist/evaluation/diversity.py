@@ -119,9 +119,10 @@ def coverage(points: NDArray[Any], samples: NDArray[Any], radii: NDArray[np.floa
         radii: (m,) squared radii from `neighbour_radii(samples, k)`.
     """
     # A point that is one of the samples may lie outside its own ball by rounding alone.
-    balls = torch.from_numpy(radii) * (1 + 1e-9)
-    inside = _blocks(_tensor(points, "points"), _tensor(samples, "samples"))
-    return sum(int((block <= balls).any(dim=1).sum()) for block in inside) / len(points)
+    rows, others = _tensor(points, "points"), _tensor(samples, "samples")
+    balls = torch.from_numpy(radii) * (1 + TIE) + _rounding(rows, others)
+    inside = sum(int((block <= balls).any(dim=1).sum()) for block in _blocks(rows, others))
+    return inside / len(rows)
 
 
 def copying_rate(
@@ -144,15 +145,21 @@ def copying_rate(
     """
     rows = _tensor(generated, "generated samples")
     references = _tensor(real, "real samples")
+    zero = _rounding(rows, references)
     copied = 0.0
     for group in np.unique(groups):
         own = rows[torch.from_numpy(groups == group)]
         context = _tensor(contexts[group], "context samples")
         for near, far in zip(_blocks(own, context), _blocks(own, references), strict=True):
-            least = torch.minimum(near.amin(1), far.amin(1))[:, None] * (1 + TIE)
+            least = torch.minimum(near.amin(1), far.amin(1))[:, None] * (1 + TIE) + zero
             among, other = (near <= least).sum(1), (far <= least).sum(1)
-            copied += float((among / (among + other)).sum())
+            copied += float((among.double() / (among + other)).sum())
     return copied / len(rows)
+
+
+def _rounding(*sets: Tensor) -> float:
+    """What a squared distance of nought may come out as: it is a difference of squared norms."""
+    return 1e-12 * max(float((x - x.mean(0)).square().sum(1).max()) for x in sets)
 
 
 def copying_chance(context: int, real: int) -> float:

@@ -116,11 +116,13 @@ def embedding_map(
         names: P distributions.
         splits: "seen" or "unseen" of each.
         neighbours: t-SNE, which keeps who is near to whom and no distance beyond; None where
-            there are too few or too many for it.
+            there are too few or too many for it, or they lie on a line or in one place.
     """
     if len(points) < 3 or (neighbours and not 10 <= len(points) <= MOST_NEIGHBOURS):
         return None
     rows = np.asarray(points, np.float64).reshape(len(points), -1)
+    if neighbours and (np.ptp(rows, axis=0) > 0).sum() < 2:
+        return None
     plane, labels = nearness(rows) if neighbours else _principal(rows)
     short = len(rows) <= 150 and max(map(len, names)) <= 5
     with mpl.rc_context(STYLE):

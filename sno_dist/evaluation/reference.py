@@ -62,8 +62,8 @@ class Comparison:
     """How two sample sets are compared, the same for all distributions.
 
     Args:
-        bandwidths: MMD's length scales in data units (images: of [0, 1]), at least one; the
-            first is that of the headline figure and of the permutation test.
+        bandwidths: MMD's length scales in the samples' units (images: of [0, 1]), at least one;
+            the first is that of the headline figure and of the permutation test.
         neighbours: k of the manifolds.
         permutations: Of the permutation test; 0: there is none.
         seed: The run's.

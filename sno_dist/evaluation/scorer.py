@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sno_dist.config.schema import Config
 from sno_dist.embedding.pairs import median_bandwidth
@@ -47,6 +49,9 @@ class Scorer:
         self._reader = reader_of(config, manifest)
         self._conditions = conditions(samples.shards)
         section = config.evaluation
+        # a transform's shift and scale are of its own coordinates
+        plain = manifest.domain == "vector" and manifest.transform.kind == "none"
+        self._unit = np.array(manifest.scale) if section.standardise and plain else None
         self._comparison = Comparison(
             bandwidths=section.bandwidths or self._bandwidths(),
             neighbours=section.neighbours,
@@ -73,7 +78,7 @@ class Scorer:
         if not present:
             return []
         real = reference(
-            self._reader.all(entry, "reference"),
+            self._in_units(self._reader.all(entry, "reference")),
             name=entry.name,
             split=entry.split,
             size=self._size(entry, present),
@@ -90,18 +95,19 @@ class Scorer:
     def _compare(self, entry: Entry, condition: Condition, real: Reference) -> DistributionScores:
         k = condition.k
         groups = groups_of(self._config.sampling, k, condition.method)
-        sets = [
-            self._reader.take(entry, "model", context_of(self._config.seed, entry, k, group))
-            for group in range(groups[-1] + 1)
-        ]
+        indices = (context_of(self._config.seed, entry, k, g) for g in range(groups[-1] + 1))
+        sets = [self._in_units(self._reader.take(entry, "model", index)) for index in indices]
         return score_distribution(
-            self._samples.samples(condition.key(entry)),
+            self._in_units(self._samples.samples(condition.key(entry))),
             real,
             Contexts(sets=sets, groups=groups),
             classifier=self._judge,
             k=k,
             method=condition.method,
         )
+
+    def _in_units(self, samples: NDArray[Any]) -> NDArray[Any]:
+        return samples if self._unit is None else samples / self._unit
 
     def _bandwidths(self) -> tuple[float, ...]:
         """Of the median distance between all distributions' real samples; equal on all ranks."""
@@ -115,7 +121,7 @@ class Scorer:
                     fix="raise the source's share or number of reference samples",
                 )
             asked = np.arange(min(each, entry.count("reference")))
-            rows.append(self._reader.take(entry, "reference", asked))
+            rows.append(self._in_units(self._reader.take(entry, "reference", asked)))
         stacked = np.concatenate(rows)
         median = median_bandwidth(stacked / 255 if stacked.dtype == np.uint8 else stacked)
         return tuple(factor * median for factor in BANDWIDTHS)

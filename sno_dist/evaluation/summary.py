@@ -168,11 +168,11 @@ def _over_distributions(
 
 
 def _rejected(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """The share of distributions whose p-value is below LEVEL, and its interval."""
+    """The share of distributions whose p-value is at most LEVEL, and its interval."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return {name: None, f"{name}_interval": None}
-    count = sum(value < LEVEL for value in known)
+    count = sum(value <= LEVEL for value in known)
     interval = intervals.wilson(count, len(known))
     return {name: count / len(known), f"{name}_interval": list(interval)}
 

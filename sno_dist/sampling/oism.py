@@ -21,7 +21,7 @@ from sno_dist.config.schema import Config, Oism
 from sno_dist.diffusion.axes import Circle, OrnsteinUhlenbeck
 from sno_dist.diffusion.eigenfunctions import up_to
 from sno_dist.diffusion.sampler import sampler_of
-from sno_dist.errors import ConfigError, RunError
+from sno_dist.errors import RunError
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.sampling.draw import noise_of, streams_of
 from sno_dist.sampling.latents import LatentSpace
@@ -175,16 +175,7 @@ def _model(section: Oism, size: int) -> OperatorInformed:
     torus = section.noising == "torus"
     axis = Circle(section.period) if torus else OrnsteinUhlenbeck()
     order = section.order or ORDERS[section.noising][min(size, TOGETHER + 1) - 1]
-    basis = up_to(axis, dims, order)
-    if len(basis.indices) > FUNCTIONS:
-        raise ConfigError(
-            "operator-informed score matching has too many eigenfunctions",
-            where="sampling.oism.order",
-            got=f"{len(basis.indices)} of order {order} in {dims} entries",
-            expected=f"at most {FUNCTIONS}",
-            fix="lower the order",
-        )
-    return OperatorInformed(basis)
+    return OperatorInformed(up_to(axis, dims, order, most=FUNCTIONS, where="sampling.oism.order"))
 
 
 def _check(unit: Unit, z: Tensor) -> None:

@@ -19,6 +19,7 @@ from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
 from sno_dist.shards.sources.factory import make_source
@@ -29,6 +30,8 @@ __all__ = ["build_shards"]
 
 RECORDS = ".records"
 PHASE = "building shards"
+CONSTANT = 1e-12
+"""Share of an entry's mean square below which its variance is rounding."""
 
 
 def build_shards(config: Config) -> Manifest:
@@ -62,6 +65,8 @@ def build_shards(config: Config) -> Manifest:
         if collectives.world().is_main:
             manifest = _assemble(root, config, source, records, audit)
             write_json(folder / MANIFEST, manifest.to_json())
+            if shared := audit.get("shared_total"):
+                say(f"{shared} distinct samples are in two roles: what is held out is partly known")
     return open_manifest(config)
 
 
@@ -188,6 +193,9 @@ def _moments(parts: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tup
     """Mean and deviation over the seen training samples; a constant entry is left unscaled."""
     count = sum(part["count"] for part in parts)
     mean = np.sum([part["sum"] for part in parts], 0) / count
-    variance = np.sum([part["square"] for part in parts], 0) / count - mean**2
-    deviation = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 1e-12)), 1.0)
+    square = np.sum([part["square"] for part in parts], 0) / count
+    variance = square - mean**2
+    # of a constant entry the difference leaves rounding, some 1e-16 of the square
+    varies = variance > CONSTANT * square
+    deviation = np.sqrt(np.where(varies, variance, 1.0))
     return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -18,6 +18,7 @@ from sno_dist.diffusion.schedule import (
     VariancePreserving,
     level,
 )
+from sno_dist.errors import ConfigError
 
 AXES = [OrnsteinUhlenbeck(), Circle(5.0), Interval(-1.0, 2.0)]
 KINDS = pytest.mark.parametrize("axis", AXES, ids=lambda axis: type(axis).__name__)
@@ -45,6 +46,14 @@ def test_they_are_eigenfunctions_of_the_generator(axis: Axis) -> None:
     torch.testing.assert_close(generated, -rates * values, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(first, axis.slopes(y, COUNT), rtol=1e-12, atol=1e-12)
     assert rates.tolist() == sorted(rates.tolist())
+
+
+def test_what_cannot_be_afforded_is_refused_without_being_listed() -> None:
+    with pytest.raises(ConfigError, match=r"too many.*at: here .*than 1,000 of order 8 in 64"):
+        up_to(Circle(8.0), 64, 8, most=1000, where="here")
+    assert len(up_to(OrnsteinUhlenbeck(), 3, 4, most=34).indices) == 34
+    with pytest.raises(ConfigError, match="more than 33"):
+        up_to(OrnsteinUhlenbeck(), 3, 4, most=33)
 
 
 def quadrature(axis: Axis) -> tuple[Tensor, Tensor]:

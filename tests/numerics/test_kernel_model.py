@@ -458,6 +458,11 @@ def test_memorisation_of_copies_and_of_fresh_samples() -> None:
     assert none.fresh_copies == pytest.approx(1 / 9, abs=0.04)
 
 
+def test_copies_of_what_was_fitted_twice_are_copies() -> None:
+    fitted, fresh = moons(200, 0.05, 0).repeat(2, 1), moons(200, 0.05, 1)
+    assert memorisation(generated=fitted, fitted=fitted, fresh=fresh).copies == 1
+
+
 def test_a_kernel_estimate_of_a_tenth_of_its_bandwidth_memorises() -> None:
     fitted, fresh = moons(1000, 0.05, 0), moons(3000, 0.05, 1)
     sets = ContextSets.of([fitted])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from sno_dist.config.sections.section import Natural, Section
 
@@ -39,7 +40,7 @@ class SetEncoder(Section):
     """A learned network on each sample, pooled by mean and by attention, and a read-out."""
 
     kind: Literal["set_encoder"] = "set_encoder"
-    width: PositiveInt = 96
+    width: PositiveInt = Field(default=96, multiple_of=4, description="channels, in four groups")
     blocks: PositiveInt = Field(default=2, description="blocks before pooling; one follows it")
     features: PositiveInt = Field(default=32, description="entries of u per token")
     attention: Natural = Field(
@@ -127,6 +128,15 @@ class SumKernel(Section):
     weights: tuple[PositiveFloat, ...] | None = Field(
         default=None, description="one for each term; none: equal"
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _one_each(
+        cls, weights: tuple[float, ...] | None, info: ValidationInfo
+    ) -> tuple[float, ...] | None:
+        if weights is not None and len(weights) != len(info.data.get("terms", weights)):
+            raise PydanticCustomError("weights", "as many as there are terms")
+        return weights
 
 
 Kernel = Annotated[

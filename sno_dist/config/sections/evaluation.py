@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_core import PydanticCustomError
 
 from sno_dist.config.sections.section import Natural, Section
 
@@ -29,8 +30,14 @@ class Evaluation(Section):
 
     bandwidths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = Field(
         default=None,
-        description="MMD, data units, the first for the headline; none: 1, 1/4, 1/2 and 2 times "
-        "the median distance of real samples",
+        description="MMD, the first for the headline; none: 1, 1/4, 1/2 and 2 times the median "
+        "distance of real samples",
+    )
+    standardise: bool = Field(
+        default=True,
+        description="vectors are compared, and bandwidths meant, in deviations of each entry over "
+        "the seen training samples, so that none is lost beside one of larger unit; false: as they "
+        "are, as vectors with a transform always",
     )
     permutations: Natural = Field(
         default=200, description="of the test whether MMD is beyond chance; 0: no test"
@@ -45,3 +52,11 @@ class Evaluation(Section):
         description="sigma / alpha in cells, at which the score is compared with the exact one; "
         "gaussian_mixture without an autoencoder",
     )
+
+    @field_validator("permutations")
+    @classmethod
+    def _enough_for_a_level(cls, count: int) -> int:
+        # the least p-value is 1 / (1 + count)
+        if 0 < count < 19:
+            raise PydanticCustomError("few", "0, or 19 or more: fewer never reach 5 %")
+        return count

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from sno_dist.config.sections.section import Section
 
@@ -90,7 +98,7 @@ class ConvAutoencoder(Section):
     kind: Literal["conv"] = "conv"
     channels: PositiveInt = Field(default=8, description="latent entries per token")
     width: PositiveInt = Field(
-        default=32, description="channels at full resolution; doubled per halving"
+        default=32, description="channels at half resolution; doubled per further halving"
     )
     halvings: PositiveInt = Field(
         default=2, le=5, description="times that height and width are halved"
@@ -154,6 +162,13 @@ class TokenOperator(Section):
     hidden: PositiveInt = 384
     blocks: PositiveInt = 4
     groups: PositiveInt = Field(default=4, description="token-mixing matrices per block")
+
+    @field_validator("groups")
+    @classmethod
+    def _share_the_width(cls, groups: int, info: ValidationInfo) -> int:
+        if info.data.get("width", groups) % groups:
+            raise PydanticCustomError("groups", "a divisor of the width")
+        return groups
 
 
 Network = Annotated[Nomad | MixtureHead | ScoreNet | TokenOperator, Field(discriminator="kind")]

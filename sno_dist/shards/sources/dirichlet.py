@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sno_dist.config.schema import Dirichlet, Split
-from sno_dist.errors import ConfigError
 from sno_dist.runtime.rng import generator
 from sno_dist.shards.sources.source import Distribution, Domain, Role
 from sno_dist.shards.sources.split import SplitName
@@ -28,21 +27,11 @@ def dirichlet_source(config: Dirichlet, split: Split) -> DirichletSource:
     Args:
         config: The laws' form, how many of each split, and samples per law.
         split: Its seed draws the laws; its share has no say.
-
-    Raises:
-        ConfigError: If the least concentration is above the most.
     """
-    low, high = config.concentration
-    if low > high:
-        raise ConfigError(
-            "the least concentration is above the most",
-            where="shards.source.concentration",
-            got=f"{low:g} and {high:g}",
-        )
     return DirichletSource(
         shares=config.shares,
         components=config.components,
-        concentration=(low, high),
+        concentration=config.concentration,
         laws={"seen": config.seen, "unseen": config.unseen},
         counts={"model": config.model, "reference": config.reference},
         seed=split.seed,

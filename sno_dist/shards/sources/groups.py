@@ -58,15 +58,29 @@ def safe_names(given: Sequence[str]) -> dict[str, str]:
 
     Returns:
         The given name of each safe one, in the same order.
+
+    Raises:
+        DataError: If a name is not text.
     """
     folded = Counter(name.casefold() for name in given)
     names = {}
     for name in given:
+        _require_text(name)
         safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:_LONGEST]
         if safe != name or not name or folded[name.casefold()] > 1:
             safe = f"{safe}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
         names[safe] = name
     return names
+
+
+def _require_text(name: str) -> None:
+    """Refuse what a file system gives for a name that is not of its encoding."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "a distribution's name is not text", got=ascii(name), expected="UTF-8", fix="rename it"
+        ) from error
 
 
 def require_finite(vectors: NDArray[np.floating[Any]], where: object) -> None:

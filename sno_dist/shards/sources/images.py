@@ -188,7 +188,8 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
     pixels = np.asarray(image)
     low, high = pixels.min(), pixels.max()
-    if image.mode == "F" or low < 0 or high > 65535:
+    # what is stored in 32 bits and fits 8 may be of 8 or of 16
+    if image.mode == "F" or low < 0 or high > 65535 or (image.mode == "I" and high <= 255):
         raise DataError(
             "an image's pixels have no known range",
             where=path,

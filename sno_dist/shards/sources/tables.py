@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Table", "read_table"]
+
+COARSE = 0.05
+"""Rounding of a value, in deviations of its column, that would be seen in samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +75,8 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
         )
     table = _read(path, group)
     values = [c for c in table.columns if c != group] if columns is None else list(columns)
+    if columns is None:
+        _refuse_row_numbers(values, path)
     for column in (group, *values):
         if column not in table.columns:
             raise DataError(
@@ -95,6 +101,19 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
     samples = np.stack([_numbers(table[column], path) for column in values], axis=1)
     names = table[group].astype(str).to_numpy()
     return Table(rows={str(name): samples[names == name] for name in np.unique(names)})
+
+
+def _refuse_row_numbers(columns: Sequence[str], path: Path) -> None:
+    """In a table sorted by distribution, a column of row numbers tells them apart by itself."""
+    unnamed = [column for column in columns if re.fullmatch(r"Unnamed: \d+", str(column))]
+    if unnamed:
+        raise DataError(
+            "the table has a column without a name",
+            where=path,
+            got=f"{unnamed[0]!r}, such as pandas writes for the rows' numbers",
+            expected="a name for every column",
+            fix="write it with to_csv(..., index=False), or set shards.source.columns",
+        )
 
 
 def _read(path: Path, group: str) -> pd.DataFrame:
@@ -131,7 +150,8 @@ def _numbers(column: pd.Series, path: Path) -> NDArray[np.float32]:
         if kind.is_complex_dtype(parsed):
             first = np.arange(len(column)) == 0
             raise _bad_cell(path, name, first, str(column.iloc[0]), expected)
-        numbers = parsed.to_numpy(np.float64, na_value=np.nan).astype(np.float32)
+        exact = parsed.to_numpy(np.float64, na_value=np.nan)
+        numbers = exact.astype(np.float32)
     bad = ~np.isfinite(numbers)
     if not bad.any() and not kind.is_numeric_dtype(column):
         # Numbers kept as text, such as postal codes, are more likely names than values.
@@ -140,6 +160,13 @@ def _numbers(column: pd.Series, path: Path) -> NDArray[np.float32]:
         value = column.iloc[int(np.argmax(bad))]
         got = "a missing value" if pd.isna(value) else repr(value)
         raise _bad_cell(path, name, bad, got, expected)
+    if np.ptp(exact) and np.abs(numbers - exact).max() > COARSE * exact.std():
+        raise DataError(
+            "differences within a column are lost in float32",
+            where=f"{path}, column {name!r}",
+            got=f"values about {exact.mean():.6g} that differ by {exact.std():.3g}",
+            fix="subtract an offset from the column",
+        )
     return numbers
 
 

@@ -160,7 +160,23 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
         ("sampling: {guidance: [1, .nan]}", "sampling.guidance.1", "nan", "finite number"),
         ("sampling: {solver: heun, eta: 1}", "sampling.eta", "1", "0, or solver=dpmpp_2m or ddim"),
         ("training: {context: [9, 1]}", "training.context", "[9, 1]", "the smaller first"),
+        (
+            "shards: {source: {kind: dirichlet, concentration: [9, 3]}}",
+            "shards.source.dirichlet.concentration",
+            "[9, 3]",
+            "the smaller first",
+        ),
         ("sampling: {contexts: [1, 1]}", "sampling.contexts", "[1, 1]", "each value once"),
+        ("embedding: {width: 50}", "embedding.set_encoder.width", "50", "multiple of 4"),
+        ("model: {network: {width: 190}}", "model.network.tokens.groups", "4", "divisor of the"),
+        (
+            "embedding: {kind: kme, kernel: {kind: sum, terms: [{kind: laplace}], "
+            "weights: [1, 2]}}",
+            "embedding.kme.kernel.sum.weights",
+            "[1, 2]",
+            "as many as there are terms",
+        ),
+        ("evaluation: {permutations: 5}", "evaluation.permutations", "5", "19 or more"),
         ("training: 3", "training", "3", "valid dictionary"),
     ],
 )

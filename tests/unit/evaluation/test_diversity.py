@@ -98,6 +98,22 @@ def test_samples_that_tie_are_copies_by_chance_alone(jitter: float) -> None:
     assert rate == pytest.approx(diversity.copying_chance(100, 200), abs=0.04)
 
 
+@pytest.mark.parametrize("dims", [2, 3, 6])
+def test_ties_on_a_grid_are_those_of_the_grid(dims: int) -> None:
+    # tenths, whose squared distances are exact in none of the two expansions
+    counts = [RNG.integers(0, 5, size=(n, dims)) for n in (400, 60, 90)]
+    samples, context, real = (own / 10 for own in counts)
+    gaps = [((counts[0][:, None] - own) ** 2).sum(2) for own in counts[1:]]
+    least = np.minimum(gaps[0].min(1), gaps[1].min(1))[:, None]
+    near, far = ((gap == least).sum(1) for gap in gaps)
+    rate = diversity.copying_rate(samples, [context], np.zeros(400, int), real)
+    assert rate == pytest.approx((near / (near + far)).mean(), abs=1e-12)
+    radii = diversity.neighbour_radii(context, 1)
+    exact = np.sort(((counts[1][:, None] - counts[1]) ** 2).sum(2), 1)[:, 1]
+    covered = (gaps[0] <= exact).any(1).mean()
+    assert diversity.coverage(samples, context, radii) == pytest.approx(covered, abs=1e-12)
+
+
 def test_bytes_and_unit_floats_are_the_same_images() -> None:
     images = RNG.integers(0, 256, size=(12, 1, 4, 4)).astype(np.uint8)
     assert diversity.ratio(images / 255, images) == pytest.approx(1, abs=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,6 +114,33 @@ def test_too_few_samples_are_told_before_any_are_drawn(
 ) -> None:
     with pytest.raises(error, match=words):
         check_counts(lattice(Path("unused"), *settings), run.manifest)
+
+
+def test_an_entry_of_a_small_unit_is_not_lost_beside_one_of_a_large(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "arrays").mkdir()
+    for name in "abcd":
+        rows = np.stack([rng.normal(5e4, 2e4, 200), rng.normal(3, 1, 200)], 1)
+        np.save(tmp_path / f"arrays/{name}.npy", rows.astype(np.float32))
+    own = [f"shards.source={{kind: folder, path: {tmp_path}/arrays}}", "sampling.baselines=[]"]
+    own += ["sampling.contexts=[]", "shards.split.unseen=0.25", "training.distributions=2"]
+    found = {}
+    for standardise in ("true", "false"):
+        config = lattice(tmp_path, *own, f"evaluation.standardise={standardise}")
+        manifest = build_shards(config)
+        samples = sample(config, manifest, train(config, manifest, fit_embedding(config, manifest)))
+        for key in samples.shards:
+            broken = rng.normal((5e4, -40), (2e4, 1e-3), (20, 2)).astype(np.float32)
+            path = samples.path / samples.shards[key].file
+            data = bytearray(path.read_bytes())
+            start = data.index(samples.samples(key).tobytes())
+            data[start : start + broken.nbytes] = broken.tobytes()
+            path.write_bytes(data)
+        found[standardise] = evaluate(config, manifest, samples).summary["seen"]
+        shutil.rmtree(tmp_path / "run")
+    assert found["false"]["mmd_rejected"] < 0.5
+    assert found["true"]["mmd_rejected"] == 1
+    assert found["true"]["recall"] < 0.1 < found["false"]["recall"]
 
 
 def test_baselines_change_no_figure_of_the_operator(run: Run) -> None:

@@ -207,6 +207,12 @@ def test_neighbours_stay_neighbours() -> None:
     assert figures.embedding_map(rows[:9], names[:9], splits[:9], neighbours=True) is None
 
 
+@pytest.mark.parametrize("rows", [RNG.normal(size=(20, 1)), np.ones((20, 4))])
+def test_a_line_and_a_point_have_no_map_of_neighbours(rows: np.ndarray) -> None:
+    names, splits = [f"{i}" for i in range(20)], ["seen", "unseen"] * 10
+    assert figures.embedding_map(rows, names, splits, neighbours=True) is None
+
+
 def test_the_spectrum_marks_what_is_kept_and_is_cut_where_it_is_long() -> None:
     svg = figures.spectrum([2.0**-k for k in range(5000)], 3, 0.01)
     assert "kept (3)" in svg

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -196,12 +197,36 @@ def test_an_autoencoder_at_rest_has_no_gradient_and_changes_no_other() -> None:
     assert all(moving[n].any() for n in moving if n.startswith("autoencoder.decoder"))
 
 
-def test_attention_weighs_the_context() -> None:
-    # with the mean alone, doubling a set's members changes nothing; a copy of one member does
+def test_a_set_twice_is_the_set_and_attention_is_no_plain_mean() -> None:
     operator = wake(make())
     context = make_batch(operator).context
+    u = operator.embed(context)
     twice = operator.embed(torch.cat([context, context]))
-    torch.testing.assert_close(twice, operator.embed(context), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(twice, u, rtol=1e-5, atol=1e-5)
+    assert operator.embedder.query is not None
+    with torch.no_grad():
+        operator.embedder.query.weight.zero_()  # all members weigh alike
+    assert float((operator.embed(context) - u).abs().max()) > 1e-3
+
+
+def test_arrays_of_any_byte_order_and_stride_are_taken() -> None:
+    operator = wake(make())
+    x = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 16))
+    u = operator.embed(torch.from_numpy(x.astype(np.uint8)))
+    for given in (x.astype(">f8"), x[::-1], x.astype(np.float16), x.tolist()):
+        torch.testing.assert_close(operator.embed(given), u, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(3, 1, 8, 16), r"images whose values end at 1.*expected: 0 to 255"),
+        (np.full((3, 1, 8, 16), 1e300), "not finite as float32"),
+    ],
+)
+def test_images_of_another_range_are_refused(images: torch.Tensor, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        wake(make()).embed(images)
 
 
 @pytest.mark.parametrize("base", ["none", "gaussian"])

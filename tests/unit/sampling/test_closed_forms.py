@@ -266,7 +266,10 @@ def test_contexts_are_draws_of_the_autoencoder_s_posteriors(tmp_path: Path) -> N
             "sampling.kernel={form: full, largest: 20000000}",
             r"too much memory .* do: choose .*diag",
         ),
-        ("sampling.oism.order=40", r"too many eigenfunctions .* of order 40 in 2 entries"),
+        (
+            "sampling.oism.order=40",
+            r"too many eigenfunctions .*at: sampling\.oism\.order .* of order 40 in 2 dimensions",
+        ),
     ],
 )
 def test_what_does_not_fit_the_latent_is_refused(root: Path, override: str, words: str) -> None:

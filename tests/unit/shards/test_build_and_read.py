@@ -173,6 +173,32 @@ def test_bad_values_name_the_distribution(tmp_path: Path) -> None:
         build_shards(config)
 
 
+def test_shift_and_scale_are_each_entry_s_whatever_its_unit(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        columns = (
+            5e-7 + 2e-8 * rng.normal(size=200),
+            np.full(200, 7e-8),
+            1e6 + rng.normal(size=200),
+        )
+        np.save(tmp_path / f"data/{name}.npy", np.stack(columns, 1).astype(np.float32))
+    overrides = [f"shards.path={tmp_path}/shards", "shards.source.kind=folder"]
+    manifest = build_shards(load_config(None, [*overrides, f"shards.source.path={tmp_path}/data"]))
+    np.testing.assert_allclose(manifest.shift, (5e-7, 7e-8, 1e6), rtol=0.02)
+    # a constant entry is left unscaled
+    np.testing.assert_allclose(manifest.scale, (2e-8, 1, 1), rtol=0.1)
+
+
+def test_samples_in_two_roles_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "abc":
+        np.save(tmp_path / f"data/{name}.npy", np.arange(60, dtype=np.float32)[:, None] % 5)
+    overrides = [f"shards.path={tmp_path}/shards", "shards.source.kind=folder"]
+    build_shards(load_config(None, [*overrides, f"shards.source.path={tmp_path}/data"]))
+    assert "5 distinct samples are in two roles" in capsys.readouterr().err
+
+
 @pytest.fixture
 def server(copy: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):

@@ -91,6 +91,11 @@ def test_names_become_legal_and_stay_unique(tmp_path: Path) -> None:
     assert (source.draw(next(iter(renamed)), "model") == 1).all()
 
 
+def test_a_name_in_another_encoding_is_refused() -> None:
+    with pytest.raises(DataError, match=r"name is not text.*caf.*expected: UTF-8"):
+        safe_names([b"caf\xe9".decode(errors="surrogateescape")])
+
+
 def test_too_few_samples(tmp_path: Path) -> None:
     path = write_npz(tmp_path, {"many": 30, "few": 2})
     with pytest.raises(DataError, match=r"'few' has too few samples.*got: 2, of which 1 for the m"):

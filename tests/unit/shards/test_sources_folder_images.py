@@ -38,6 +38,12 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_bytes_in_32_bits_have_no_known_range(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 200, np.int32)).save(tmp_path / "x.tiff")
+    with pytest.raises(DataError, match=r"no known range.*mode I, pixels 200 to 200"):
+        read_image(tmp_path / "x.tiff", "L", None)
+
+
 def test_folders_of_different_sizes(digits: Path) -> None:
     source = make(digits)
     assert (source.domain, source.shape) == ("image", (1, 8, 8))

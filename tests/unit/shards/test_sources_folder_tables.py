@@ -53,6 +53,24 @@ def test_group_names_stay_text(tmp_path: Path) -> None:
     assert set(source.draw("01", "model")[:, 0]) <= {1, 3, 5}
 
 
+def test_row_numbers_that_pandas_wrote_are_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"g": ["a"] * 6 + ["b"] * 6, "x": np.arange(12.0)})
+    table.to_csv(tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"column without a name.*Unnamed: 0.*index=False"):
+        make(tmp_path / "t.csv")
+    assert make(tmp_path / "t.csv", columns=("x",)).shape == (1,)
+
+
+def test_differences_beyond_float32_are_refused(tmp_path: Path) -> None:
+    seconds = 1.7e9 + 20 * np.random.default_rng(0).normal(size=12)
+    table = pd.DataFrame({"g": ["a"] * 6 + ["b"] * 6, "time": seconds, "same": 1.7e9 + 0.1})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match=r"lost in float32.*column 'time'.*subtract an offset"):
+        make(tmp_path / "t.csv")
+    # a constant has no differences
+    assert make(tmp_path / "t.csv", columns=("same",)).shape == (1,)
+
+
 def test_numbers_of_every_type(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {
