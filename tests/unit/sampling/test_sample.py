@@ -156,6 +156,6 @@ def test_what_a_latent_has_too_many_entries_for_is_refused_before_anything_is_dr
     manifest = build_shards(config)
     untrained(config, manifest).save_pretrained(tmp_path / "operator")
     checkpoint = Checkpoint(path=tmp_path / "operator", step=0, digest="untrained")
-    with pytest.raises(ConfigError, match="of order 9 in 3 entries"):
+    with pytest.raises(ConfigError, match="of order 9 in 3 dimensions"):
         sample(config, manifest, checkpoint)
     assert not list((tmp_path / "run").rglob("*.tar"))
