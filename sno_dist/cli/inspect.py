@@ -51,8 +51,10 @@ def _run(path: Path) -> None:
 
     click.echo(f"run     {path}")
     for stage in layout.STAGES:
-        told = layout.newest_step(path) if stage == "training" else None
-        click.echo(f"{stage:<10}  {told or layout.state(path / stage)}")
+        # how many steps there are to be is the config's to know
+        step = layout.newest_step(path) if stage == "training" else None
+        told = layout.state(path / stage) if step is None else f"step {step}"
+        click.echo(f"{stage:<10}  {told}")
     for complete in sorted(path.rglob("COMPLETE")):
         folder = complete.parent
         _verify(open_artifact(folder, verify=False))

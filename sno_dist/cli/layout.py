@@ -35,10 +35,10 @@ def state_of(config: Config, stage: str) -> State:
     return state(folder)
 
 
-def newest_step(run: Path) -> str | None:
-    """The newest checkpoint of a run, "step 1000"; None if there is none."""
+def newest_step(run: Path) -> int | None:
+    """The step of a run's newest checkpoint; None if there is none."""
     steps = [path.parent.name for path in (run / "training").glob("step-*/COMPLETE")]
-    return f"step {int(max(steps).removeprefix('step-'))}" if steps else None
+    return int(max(steps).removeprefix("step-")) if steps else None
 
 
 def state(folder: str | Path) -> State:

@@ -30,7 +30,7 @@ ROWS = (
         True,
         "mmd_rejected_floor",
         "real against real",
-        "distributions with p < 0.05 in a permutation test; 5 % by chance",
+        "distributions with p at most 0.05 in a permutation test; 5 % by chance",
     ),
     ("Copying", "copying", True, "copying_chance", "by chance", "nearest sample is a context one"),
 )

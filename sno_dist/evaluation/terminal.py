@@ -23,7 +23,7 @@ ROWS = (
     ("MMD^2", "mmd", False),
     ("  real against real", "mmd_floor", False),
     ("  worst bandwidth over real", "mmd_worst_ratio", False),
-    ("told from real (p < .05)", "mmd_rejected", True),
+    ("told from real (p <= .05)", "mmd_rejected", True),
     ("  real against real", "mmd_rejected_floor", True),
     ("nearest is context", "copying", True),
     ("  by chance", "copying_chance", True),
