@@ -16,6 +16,7 @@ from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.embedding.features import Sums, sum_features
 from sno_dist.errors import RunError
+from sno_dist.model.acceptance import candidates, departures, nearest
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import (
     OperatorSpec,
@@ -225,6 +226,7 @@ class ScoreNeuralOperator(nn.Module):
         *,
         steps: int = 16,
         guidance: float = 1.0,
+        acceptance: float = 1.0,
         seed: int = 0,
         sampler: Sampler | None = None,
     ) -> Tensor:
@@ -235,20 +237,27 @@ class ScoreNeuralOperator(nn.Module):
             n: How many.
             steps: Solver steps.
             guidance: 1 samples the model; more trades diversity for fidelity.
+            acceptance: Share of what is drawn that is kept, the samples whose own embeddings lie
+                nearest to u; 1: all.
             seed: Of the noise.
             sampler: Another solver; `steps` is then its own.
 
         Returns:
             (n, *shape), data units.
+
+        Raises:
+            DataError: If some are to be dropped and the operator cannot embed.
         """
         generator = torch.Generator().manual_seed(seed)
-        dims = self.autoencoder.size
-        return self.draw(
-            u.expand(n, -1),
-            lambda: torch.randn(n, dims, generator=generator),
+        tried, dims = candidates(n, acceptance), self.autoencoder.size
+        rows = u.expand(tried, -1)
+        drawn = self.draw(
+            rows,
+            lambda: torch.randn(tried, dims, generator=generator),
             sampler or Sampler(steps=steps),
             guidance,
         )
+        return drawn if acceptance == 1 else drawn[nearest(departures(self, rows, drawn), n)]
 
     def score(self, u: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The operator itself: s(u, z, t) in latent units.

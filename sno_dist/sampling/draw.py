@@ -1,4 +1,4 @@
-"""Drawing the samples of one unit: contexts to embeddings, noise streams, the solver."""
+"""Drawing the samples of a unit: contexts to embeddings, noise streams, solver, acceptance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from sno_dist.config.schema import Sampling
 from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.diffusion.solvers import Noise
+from sno_dist.model.acceptance import candidates, departures, nearest
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.accelerator import Precision, autocast
 from sno_dist.runtime.rng import generator, normals
@@ -67,24 +68,30 @@ class Drawer:
 
     def __call__(self, unit: Unit, guidance: float) -> NDArray[np.generic]:
         """The samples of a unit, (entries, samples, *shape) in data units."""
-        count, dims = self._sampling.samples, self._operator.autoencoder.size
-        streams = streams_of(self._seed, unit, unit.entries, count)
-        size, parts = self._sampling.batch, []
+        acceptance = self._sampling.acceptance
+        kept = np.bincount(groups_of(self._sampling, unit.k)).tolist()
+        tried = [candidates(count, acceptance) for count in kept]
+        streams = streams_of(self._seed, unit, unit.entries, sum(tried))
+        dims, size = self._operator.autoencoder.size, self._sampling.batch
+        parts, far = [], []
         with autocast(self._precision):
-            u = torch.cat([self._embeddings(entry, unit.k) for entry in unit.entries])
+            u = torch.cat([self._embeddings(entry, unit.k, tried) for entry in unit.entries])
             # one distribution's samples may be more than are integrated together
             for first in range(0, len(streams), size):
                 noise = noise_of(streams[first : first + size], dims)
                 own = u[first : first + size]
-                parts.append(self._operator.draw(own, noise, self._sampler, guidance).cpu())
-        drawn = torch.cat(parts).numpy()
-        return drawn.reshape(len(unit.entries), count, *drawn.shape[1:])
+                parts.append(self._operator.draw(own, noise, self._sampler, guidance))
+                if acceptance < 1:
+                    far.append(departures(self._operator, own, parts[-1]))
+        drawn = torch.cat(parts)
+        if acceptance < 1:
+            drawn = drawn[_accepted(torch.cat(far), tried, kept)]
+        return drawn.reshape(len(unit.entries), -1, *drawn.shape[1:]).cpu().numpy()
 
-    def _embeddings(self, entry: Entry, k: int | None) -> Tensor:
-        """U for each sample of one distribution, (samples, U)."""
-        groups = groups_of(self._sampling, k)
-        rows = [self.embed(entry, k, group) for group in range(groups[-1] + 1)]
-        return torch.stack(rows)[torch.from_numpy(groups)]
+    def _embeddings(self, entry: Entry, k: int | None, tried: Sequence[int]) -> Tensor:
+        """U for each candidate of one distribution's context sets, (sum of tried, U)."""
+        rows = [self.embed(entry, k, group) for group in range(len(tried))]
+        return torch.stack(rows).repeat_interleave(torch.tensor(tried, device=rows[0].device), 0)
 
     def embed(self, entry: Entry, k: int | None = None, group: int = 0) -> Tensor:
         """U of one context set of a distribution, (U,)."""
@@ -95,3 +102,18 @@ class Drawer:
             return row
         index = context_of(self._seed, entry, k, group)
         return operator.embed(torch.from_numpy(self._reader.take(entry, "model", index)))
+
+
+def _accepted(far: Tensor, tried: Sequence[int], kept: Sequence[int]) -> Tensor:
+    """The places that are kept, of candidates context set after context set.
+
+    Args:
+        far: (entries x sum of tried,) how far each is from its context set's u.
+        tried: Candidates of each context set of a distribution.
+        kept: Of them, how many are kept.
+    """
+    places, first, entries = [], 0, len(far) // sum(tried)
+    for own, count in zip(far.split([*tried] * entries), [*kept] * entries, strict=True):
+        places.append(first + nearest(own, count))
+        first += len(own)
+    return torch.cat(places)

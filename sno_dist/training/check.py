@@ -22,6 +22,7 @@ def check_settings(config: Config) -> None:
     _check_matching(config)
     _check_references(config)
     _check_guidance(config)
+    _check_acceptance(config)
     _check_ranks(config.training, collectives.world().size)
 
 
@@ -80,6 +81,17 @@ def _check_guidance(config: Config) -> None:
                 got=f"{', '.join(map(str, own))} with training.objective.drop=0",
                 fix=f"set {setting}=1.0, or training.objective.drop=0.1",
             )
+
+
+def _check_acceptance(config: Config) -> None:
+    """Only an embedding of new samples tells which to keep; said before hours of training."""
+    if config.sampling.acceptance < 1 and config.embedding.kind == "conditional":
+        raise ConfigError(
+            "what is drawn is accepted by its own embedding",
+            where="sampling.acceptance",
+            got=f"{config.sampling.acceptance} with embedding.kind=conditional, which has none",
+            fix="set sampling.acceptance=1, or embedding.kind=set_encoder, prototype or kme",
+        )
 
 
 def _check_references(config: Config) -> None:

@@ -129,6 +129,14 @@ class Sampling(Section):
         description="one weight, or a grid on which each K gets that of seen diversity 1; a K of "
         "one sample a set, or larger than any seen distribution, that of whole sets",
     )
+    acceptance: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the candidates of a context set that are kept, those whose own "
+        "embeddings lie nearest to its u, so that samples which drifted to another distribution "
+        "are dropped; with distributions that are broad in u, tails too",
+    )
     contexts: Annotated[tuple[PositiveInt, ...], Distinct] = Field(
         default=(1, 10, 100), description="K, beside the whole set"
     )

@@ -240,6 +240,11 @@ def test_settings_that_do_not_go_together(
         go(tiny(tmp_path, shards, "model.base=gaussian", *settings))
 
 
+def test_acceptance_takes_an_embedding_of_what_is_drawn(tmp_path: Path, shards: Path) -> None:
+    with pytest.raises(ConfigError, match="accepted by its own embedding"):
+        go(tiny(tmp_path, shards, "sampling.acceptance=0.9", "embedding={kind: conditional}"))
+
+
 def test_launcher_and_config_must_agree(
     tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
