@@ -61,6 +61,7 @@ SHORT = (
     # three tenths of so few would leave the autoencoder unfinished
     "training.autoencoder_end=0.5",
     "sampling.steps=16",
+    "sampling.samples=100",
 )
 """What makes our configuration a run of half an hour."""
 HALF = (
@@ -73,6 +74,7 @@ HALF = (
 
 CHANGES: Mapping[str, Sequence[str]] = {
     "nothing": (),
+    "all samples accepted": ("sampling.acceptance=1",),
     "probability flow": ("sampling.eta=0",),
     "four blocks": ("model.network.blocks=4",),
     "context sizes by 1 / K": ("training.context_exponent=1",),
