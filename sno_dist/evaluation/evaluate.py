@@ -98,6 +98,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
                 scores,
                 population=manifest.population,
                 guidance=samples.guidance,
+                acceptance=config.sampling.acceptance,
                 seconds=round(samples.seconds + time.monotonic() - began, 2),
                 bootstrap=config.evaluation.bootstrap,
                 seed=config.seed,

@@ -60,6 +60,7 @@ def summarise(
     *,
     population: str,
     guidance: Mapping[str, float],
+    acceptance: float,
     seconds: float,
     bootstrap: int,
     seed: int,
@@ -70,6 +71,7 @@ def summarise(
         scores: Of every distribution, K and method, in any order.
         population: The family's name.
         guidance: K, as `size_label` writes it -> the weight that samples were drawn with.
+        acceptance: The share of what was drawn that was kept.
         seconds: What drawing and judging the samples took.
         bootstrap: Resamples of the intervals.
         seed: The run's seed.
@@ -85,6 +87,7 @@ def summarise(
     summary: dict[str, Any] = {
         "population": population,
         "guidance": dict(guidance),
+        "acceptance": acceptance,
         "seconds": seconds,
     }
     summary["mmd_bandwidth"] = next(iter(ordered[0].mmds))

@@ -59,6 +59,8 @@ def _head(summary: Mapping[str, Any]) -> str:
     parts = [str(summary["population"])]
     if summary.get("guidance"):
         parts.append(f"guidance {weights(summary['guidance'])}")
+    if summary["acceptance"] < 1:
+        parts.append(f"acceptance {summary['acceptance']:g}")
     return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 

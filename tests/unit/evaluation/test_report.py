@@ -71,7 +71,13 @@ def summary(judge: Any, *methods: Method) -> dict[str, Any]:
                 )
             )
     return summarise(
-        scores, population="p", guidance={"1": 1.2, "all": 1.2}, seconds=1, bootstrap=50, seed=0
+        scores,
+        population="p",
+        guidance={"1": 1.2, "all": 1.2},
+        acceptance=0.9,
+        seconds=1,
+        bootstrap=50,
+        seed=0,
     )
 
 

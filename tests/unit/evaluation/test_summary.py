@@ -69,7 +69,14 @@ BASELINES = [
     if s.k is None or method == "resample"
 ]
 GUIDANCE = {"all": 1.25, "1": 1.5, "10": 1.3}
-FIXED = {"population": "p", "guidance": GUIDANCE, "seconds": 3.0, "bootstrap": 200, "seed": 0}
+FIXED = {
+    "population": "p",
+    "guidance": GUIDANCE,
+    "acceptance": 0.9,
+    "seconds": 3.0,
+    "bootstrap": 200,
+    "seed": 0,
+}
 
 
 def test_the_figures_are_means_over_distributions_at_the_largest_k() -> None:
@@ -179,7 +186,7 @@ def test_a_perfect_model_is_near_the_frechet_floor(held_out: int) -> None:
 
 def test_the_table_is_aligned_and_holds_the_figures() -> None:
     lines = table(summarise(SCORES, **FIXED)).splitlines()
-    told = "guidance 1.5 (K = 1), 1.3 (K = 10), 1.25 (K = all)"
+    told = "guidance 1.5 (K = 1), 1.3 (K = 10), 1.25 (K = all), acceptance 0.9"
     assert lines[0] == f"p, {told}, sampled and scored in 3 s"
     accuracy = next(line for line in lines if line.startswith("accuracy"))
     assert "90.0 % [" in accuracy
