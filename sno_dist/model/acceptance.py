@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sno_dist.errors import ConfigError
+
 if TYPE_CHECKING:
     from sno_dist.model.operator import ScoreNeuralOperator
 
@@ -19,7 +21,15 @@ __all__ = ["candidates", "departures", "nearest"]
 
 
 def candidates(count: int, acceptance: float) -> int:
-    """How many are drawn for `count` to be the accepted share of them."""
+    """How many are drawn for `count` to be the accepted share of them.
+
+    Raises:
+        ConfigError: If the share is not above 0 and at most 1.
+    """
+    if not 0 < acceptance <= 1:
+        raise ConfigError(
+            "acceptance is a share", where="acceptance", got=acceptance, expected="0 < share <= 1"
+        )
     return round(count / acceptance)
 
 

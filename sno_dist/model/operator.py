@@ -246,6 +246,7 @@ class ScoreNeuralOperator(nn.Module):
             (n, *shape), data units.
 
         Raises:
+            ConfigError: If acceptance is not a share.
             DataError: If some are to be dropped and the operator cannot embed.
         """
         generator = torch.Generator().manual_seed(seed)

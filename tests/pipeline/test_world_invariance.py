@@ -37,6 +37,7 @@ BASELINES = (
     "sampling.finetuned={steps: 4, group: 15}",
     "model.base=gaussian",
 )
+SOME = "sampling.acceptance=0.8"
 OWN = {"k1", "k4", "all"}
 OFTEN = {f"{method}-{k}" for method in ("nearest", "kernel", "oism") for k in OWN}
 LABELS = OWN | OFTEN | {"individual-all", "finetuned-all", "finetuned-k1"}
@@ -60,7 +61,7 @@ class Worlds:
 
     def line(self, command: str, size: int, name: str, *overrides: str) -> list[str]:
         folders = self.at(size, "shards"), self.at(size, name), self.root / "judge"
-        return [command, *small_run(*folders, *BASELINES, *overrides)]
+        return [command, *small_run(*folders, *BASELINES, SOME, *overrides)]
 
     def samples(self, size: int, *overrides: str) -> SampleSet:
         config = load_config(None, self.line("", size, "run", *overrides)[1:])

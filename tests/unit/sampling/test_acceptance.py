@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sno_dist.errors import DataError
+from sno_dist.errors import ConfigError, DataError
 from sno_dist.model.acceptance import candidates
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.plan import Unit
@@ -62,6 +62,12 @@ def test_candidates_are_integrated_in_slices_of_the_batch(tmp_path: Path) -> Non
 def test_the_kept_are_the_accepted_share(count: int, acceptance: float, tried: int) -> None:
     assert candidates(count, acceptance) == tried
     assert candidates(count, 1.0) == count
+
+
+@pytest.mark.parametrize("acceptance", [0.0, -1.0, 1.5, float("nan")])
+def test_acceptance_is_a_share(acceptance: float) -> None:
+    with pytest.raises(ConfigError, match="acceptance is a share"):
+        candidates(10, acceptance)
 
 
 def test_an_operator_samples_by_acceptance(tmp_path: Path) -> None:
