@@ -72,10 +72,14 @@ HALF = (
 )
 """What makes it one of a quarter of an hour, by which a change is looked at."""
 
+ALL = "sampling.acceptance=1"
+"""Acceptance hides what it mends: some changes are looked at without it."""
 CHANGES: Mapping[str, Sequence[str]] = {
     "nothing": (),
-    "all samples accepted": ("sampling.acceptance=1",),
-    "probability flow": ("sampling.eta=0",),
+    "all samples accepted": (ALL,),
+    "all samples accepted, no guidance": (ALL, "sampling.guidance=1.0"),
+    "all samples accepted, probability flow": (ALL, "sampling.eta=0"),
+    "all samples accepted, prototype for u": (ALL, "embedding={kind: prototype}"),
     "four blocks": ("model.network.blocks=4",),
     "context sizes by 1 / K": ("training.context_exponent=1",),
     "context sets of at most 16, by 1 / K": (
@@ -90,13 +94,11 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "context sets of 32 alone": ("training.context=[32,32]",),
     "fewer distributions, more targets": ("training.distributions=16", "training.targets=16"),
     "mean pooling alone": ("embedding.attention=0",),
-    "prototype for u": ("embedding={kind: prototype}",),
     "4 x 4 x 4 latent": ("model.autoencoder.channels=4",),
     "KL weight 0.1": ("training.objective.kl=0.1",),
     "perceptron for the score": ("model.network={kind: scorenet, width: 512, levels: 3}",),
     "uniform times": ("training.objective.times=uniform",),
     "Gaussian base": ("model.base=gaussian",),
-    "no guidance": ("sampling.guidance=1.0",),
 }
 BASELINES = (
     "sampling.baselines=[nearest, pooled, resample, jitter, kernel, individual]",
