@@ -17,7 +17,7 @@ from tests.unit.sampling.gaussians import gaussians_config, untrained
 
 
 def drawn(root: Path, k: int | None, *overrides: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Samples of two distributions, (2, n, 2), and a u of each: of few samples, of the second set."""
+    """Samples of two distributions, (2, n, 2), and a u of each, of few the second set's."""
     config = gaussians_config(root, *overrides)
     manifest = build_shards(config)
     reader, operator = reader_of(config, manifest), untrained(config, manifest)
