@@ -222,7 +222,8 @@ def _section(sections: Sequence[Mapping[str, Any]], splits: Sequence[int]) -> di
         found[f"{name}_by_k"] = {k: _over((v[k] for v in values), splits) for k in values[0]}
     if len(sections) == 1:
         # of one run: over distributions
-        found["accuracy_by_k_interval"] = sections[0]["accuracy_by_k_interval"]
+        for name in ("accuracy", "diversity_within"):
+            found[f"{name}_by_k_interval"] = sections[0][f"{name}_by_k_interval"]
     found["worst"] = [(section["worst"] or [])[:3] for section in sections]
     return found
 

@@ -48,6 +48,7 @@ BY_K = (
     "frechet",
     "diversity",
     "diversity_within",
+    "diversity_within_interval",
     "recall",
     "mmd",
     "mmd_rejected",

@@ -47,7 +47,7 @@ def some() -> list[DistributionScores]:
                     n=50,
                     correct=50 - index - (20 if k == 1 else 0),
                     diversity=1 + index / 100,
-                    diversity_within=0.9,
+                    diversity_within=0.9 + index / 100,
                     recall=0.8,
                     precision=0.7,
                     mmds={2.0: 0.01, 0.5: 0.02 + index / 1000},
@@ -102,6 +102,12 @@ def test_every_interval_holds_its_figure() -> None:
             low, high = section[key]
             assert low <= section[key.removesuffix("_interval")] + 1e-12, key
             assert section[key.removesuffix("_interval")] <= high + 1e-12, key
+        for figure in ("accuracy", "diversity_within"):
+            bounds = section[f"{figure}_by_k_interval"]
+            assert bounds.keys() == section[f"{figure}_by_k"].keys()
+            for k, value in section[f"{figure}_by_k"].items():
+                low, high = bounds[k]
+                assert low < value < high, (figure, k)
 
 
 def test_the_order_of_scores_changes_not_one_bit() -> None:
