@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ __all__ = ["inspect"]
 def inspect(path: Path) -> None:
     """Tell what PATH holds and verify it: an artifact, a run folder or one shard.
 
-    An artifact's sizes and sha256 are checked against its COMPLETE file.
+    Sizes and sha256 are checked against COMPLETE; a shard's against that of the folder it lies in.
 
     \b
       sno-dist inspect data_shards/digits
@@ -57,7 +58,8 @@ def _run(path: Path) -> None:
         click.echo(f"{stage:<10}  {told}")
     for complete in sorted(path.rglob("COMPLETE")):
         folder = complete.parent
-        _verify(open_artifact(folder, verify=False))
+        artifact = open_artifact(folder, verify=False)
+        _verify(artifact, artifact.files)
         click.echo(f"whole   {folder.relative_to(path)}")
 
 
@@ -65,7 +67,7 @@ def _artifact(path: Path) -> None:
     from sno_dist.runtime.artifact import open_artifact
 
     artifact = open_artifact(path, verify=False)
-    _verify(artifact)
+    _verify(artifact, artifact.files)
     size = sum(entry["bytes"] for entry in artifact.files.values())
     click.echo(f"kind    {artifact.kind}")
     click.echo(f"files   {len(artifact.files)}")
@@ -76,13 +78,15 @@ def _artifact(path: Path) -> None:
     click.echo("whole   every size and sha256 is as COMPLETE says")
 
 
-def _verify(artifact: Artifact) -> None:
+def _verify(artifact: Artifact, names: Iterable[str]) -> None:
+    """Refuse those of its files whose content is not as COMPLETE says."""
     from sno_dist.runtime.artifact import sha256
 
-    total = sum(entry["bytes"] for entry in artifact.files.values())
+    entries = {name: artifact.files[name] for name in sorted(names)}
+    total = sum(entry["bytes"] for entry in entries.values())
     # disable=None: no bar where stderr is not a terminal.
     with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        for name, entry in sorted(artifact.files.items()):
+        for name, entry in entries.items():
             found = sha256(artifact.path / name)
             if found != entry["sha256"]:
                 raise ArtifactError(
@@ -108,6 +112,21 @@ def _shard(path: Path) -> None:
     click.echo(f"kind    shard\nrecords {len(records)}\nbytes   {path.stat().st_size}")
     for key, members in records.items():
         click.echo(f"record  {key}: {', '.join(members)}")
+    click.echo(f"whole   {_whole(path.absolute())}")
+
+
+def _whole(shard: Path) -> str:
+    """Whether a shard is as the folder it was built in says; damage is an error."""
+    from sno_dist.runtime.artifact import open_artifact
+
+    for folder in shard.parents:
+        if (folder / "COMPLETE").is_file():
+            artifact = open_artifact(folder, verify=False)
+            name = shard.relative_to(folder).as_posix()
+            if name in artifact.files:
+                _verify(artifact, [name])
+                return "its size and sha256 are as COMPLETE says"
+    return "not known: no COMPLETE above tells of it"
 
 
 def _brief(value: Any, limit: int = 100) -> str:

@@ -91,7 +91,27 @@ def test_a_shard_lists_its_records(capsys: Capture, tmp_path: Path) -> None:
     assert told.out.splitlines()[3:] == [
         "record  42/0: x.npy 10 B, json 2 B",
         "record  43/0: x.npy 7 B",
+        "whole   not known: no COMPLETE above tells of it",
     ]
+
+
+def test_a_shard_is_verified_by_the_folder_it_was_built_in(capsys: Capture, tmp_path: Path) -> None:
+    with writing(tmp_path / "shards", "shards", {}) as folder:
+        shard = folder / "seen/00/model-00000.tar"
+        shard.parent.mkdir(parents=True)
+        with tarfile.open(shard, "w") as tar:
+            member = tarfile.TarInfo("00/0.x.npy")
+            member.size = 1000
+            tar.addfile(member, io.BytesIO(bytes(1000)))
+    shard = tmp_path / "shards/seen/00/model-00000.tar"
+    told = call(capsys, "inspect", shard)
+    assert told.out.splitlines()[-1] == "whole   its size and sha256 are as COMPLETE says"
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1  # of a sample: the tar itself still reads
+    shard.write_bytes(content)
+    told = call(capsys, "inspect", shard)
+    assert told.code == 4
+    assert told.err.startswith(f"error: a file of the artifact is damaged | at: {shard} | got: ")
 
 
 def test_a_damaged_shard_is_told(capsys: Capture, tmp_path: Path) -> None:
