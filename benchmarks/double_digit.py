@@ -103,7 +103,7 @@ CHANGES: Mapping[str, Sequence[str]] = {
 BASELINES = (
     "sampling.baselines=[nearest, pooled, resample, jitter, kernel, individual]",
     # as many samples are seen as by the operator
-    "sampling.individual.steps=160",
+    "sampling.individual.steps=171",
     "sampling.individual.batch=64",
 )
 
@@ -184,7 +184,9 @@ def run_of(row: Row, work: Path, mnist: Path | None, split: int, seed: int) -> R
 def figures(summaries: Sequence[dict[str, Any]], splits: Sequence[int]) -> dict[str, Any]:
     """A row of the table, from the summaries of its runs and the split of each."""
     logs = [read_log(summary["folder"]) for summary in summaries]
-    begun = [json.loads((s["folder"] / "provenance.json").read_text()) for s in summaries]
+    told = [json.loads((s["folder"] / "provenance.json").read_text()) for s in summaries]
+    # the attempt that began the training, and the last one
+    begun = [[*provenance.get("earlier", []), provenance][0] for provenance in told]
     found: dict[str, Any] = {
         "begun_on_commit": [provenance["git"] for provenance in begun],
         "training_seconds": [round(log.seconds) for log in logs],
@@ -223,7 +225,7 @@ def _section(sections: Sequence[Mapping[str, Any]], splits: Sequence[int]) -> di
     if len(sections) == 1:
         # of one run: over distributions
         for name in ("accuracy", "diversity_within"):
-            found[f"{name}_by_k_interval"] = sections[0][f"{name}_by_k_interval"]
+            found[f"{name}_by_k_interval"] = sections[0].get(f"{name}_by_k_interval")
     found["worst"] = [(section["worst"] or [])[:3] for section in sections]
     return found
 

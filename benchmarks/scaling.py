@@ -130,11 +130,13 @@ def work(folder: Path, job: str, options: argparse.Namespace) -> None:
         turns.end()
 
 
-def _wait(path: Path, alive: Callable[[], bool] = lambda: True) -> None:
+def _wait(path: Path, failed: Callable[[], bool] = lambda: False) -> None:
     limit = time.monotonic() + PATIENCE
     while not path.exists():
-        if not alive() or time.monotonic() > limit:
-            raise SystemExit(f"{path.name} has not come; see the jobs' logs in {path.parent}")
+        if failed() or time.monotonic() > limit:
+            # the folder of the logs goes with this process
+            ends = [f"{log.name}: {log.read_text()[-500:]}" for log in path.parent.glob("*.log")]
+            raise SystemExit("\n".join([f"{path.name} has not come", *ends]))
         time.sleep(LOOK)
 
 
@@ -190,8 +192,8 @@ def jobs(folder: Path, options: argparse.Namespace, inside: list[str]) -> Iterat
 def take_turns(folder: Path, running: list[Any], count: int) -> list[dict[str, Any]]:
     """Let the jobs take so many turns each; who begins alternates."""
 
-    def alive() -> bool:
-        return all(process.poll() is None for process in running)
+    def failed() -> bool:
+        return any(process.poll() for process in running)
 
     found = []
     for number in range(count):
@@ -202,8 +204,7 @@ def take_turns(folder: Path, running: list[Any], count: int) -> list[dict[str, A
             told = []
             for launch in JOBS[job]:
                 done = folder / f"{launch}-{number}.done"
-                # the last turn's end is the jobs' own
-                _wait(done, alive if number < count - 1 else lambda: True)
+                _wait(done, failed)
                 told.append(json.loads(done.read_text()))
             turn[job] = max(told, key=lambda found: found["seconds"])
         found.append(turn)
@@ -257,6 +258,7 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
         "shards.source.judge=1",
         "shards.source.reference=2",
         "judge=null",
+        "training.probe.every=0",
         f"training.steps={steps}",
         f"training.save_every={steps}",
         f"training.picture_every={steps}",

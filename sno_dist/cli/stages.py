@@ -85,7 +85,7 @@ def fit_embedding(config: Config) -> None:
 @_stage(
     "train",
     ("training",),
-    "Train the operator, data parallel. A stopped run goes on where it was.",
+    "Train the operator on all ranks. A stopped run goes on where it was.",
     "training.steps=500",
 )
 def train(config: Config) -> None:
@@ -103,7 +103,7 @@ def train(config: Config) -> None:
 @_stage(
     "sample",
     ("sampling",),
-    "Draw samples of seen and unseen distributions. Ranks share the sample ids.",
+    "Draw samples of seen and unseen distributions. Ranks share the distributions.",
     "sampling.contexts='[1, 10]'",
 )
 def sample(config: Config) -> None:
@@ -147,15 +147,15 @@ def run(config: Config) -> None:
     from sno_dist.evaluation.evaluate import evaluate
     from sno_dist.evaluation.reference import check_counts
     from sno_dist.runtime.accelerator import start
-    from sno_dist.sampling.plan import plan_units
     from sno_dist.sampling.sample import sample
     from sno_dist.shards.build import build_shards
+    from sno_dist.training.check import check_settings
     from sno_dist.training.train import train
 
     start()
-    manifest = build_shards(config)
     # What later stages would refuse is better refused now than after hours of training.
-    plan_units(config.sampling, manifest, unseen=config.embedding.kind != "conditional")
+    check_settings(config)
+    manifest = build_shards(config)
     check_counts(config, manifest)
     table = fit_embedding(config, manifest)
     checkpoint = train(config, manifest, table)

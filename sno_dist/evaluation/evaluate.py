@@ -85,9 +85,9 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     if reuse(folder, KIND, inputs):
         return open_report(config)
     check_counts(config, manifest)
-    began = time.monotonic()
     beside = learning_of(config.evaluation.beside)
     judge = find_judge(config, manifest)
+    began = time.monotonic()
     with writing(folder, KIND, inputs) as target:
         mine = Scorer(config, manifest, samples, judge).share()
         parts = collectives.gather_on_main(mine, "gathering scores")

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sno_dist.evaluation.canvas import COLOURS, INK, STYLE, blank, canvas, svg
+from sno_dist.evaluation.notation import in_order
 from sno_dist.evaluation.training_log import LearningCurve
 
 __all__ = [
@@ -74,7 +75,7 @@ def _ks(summary: Mapping[str, Any]) -> list[str]:
         for k, value in (summary.get(split) or {}).get("accuracy_by_k", {}).items()
         if value is not None
     }
-    return sorted(found, key=lambda k: (not k.isdigit(), int(k) if k.isdigit() else 0))
+    return in_order(found)
 
 
 def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5) -> str | None:

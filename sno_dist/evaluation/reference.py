@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from sno_dist.evaluation.frechet import Moments, moments
 from sno_dist.evaluation.permutation import permutation_p_value
 from sno_dist.evaluation.rows import as_rows
 from sno_dist.runtime.rng import generator
-from sno_dist.sampling.plan import evenly
-from sno_dist.shards.manifest import Manifest, SplitName
+from sno_dist.sampling.plan import plan_units
+from sno_dist.shards.manifest import Entry, Manifest
 
 if TYPE_CHECKING:  # vector data has no judge, and needs no transformers
     from sno_dist.judge.classifier import Classifier
@@ -31,7 +31,7 @@ def check_counts(config: Config, manifest: Manifest) -> None:
     """Refuse too few samples for the figures, before any are drawn.
 
     Raises:
-        DataError: Naming the distribution with the fewest held-out samples.
+        DataError: Naming the distribution with the fewest held-out samples; as `plan_units`.
         ConfigError: If too few samples are to be drawn.
     """
     neighbours = config.evaluation.neighbours
@@ -42,16 +42,21 @@ def check_counts(config: Config, manifest: Manifest) -> None:
             got=config.sampling.samples,
             expected=f"more than evaluation.neighbours={neighbours}",
         )
-    splits: tuple[SplitName, ...] = ("seen", "unseen")
-    sampled = [evenly(manifest.split(split), config.sampling.distributions) for split in splits]
-    least = min(chain(*sampled), key=lambda entry: entry.count("reference"))
-    need = 2 * (neighbours + 1)
+    units = plan_units(config.sampling, manifest, unseen=config.embedding.kind != "conditional")
+    sampled = chain.from_iterable(unit.entries for unit in units)
+    _check_held_out(sampled, 2 * (neighbours + 1), f"for evaluation.neighbours={neighbours}")
+    if config.evaluation.bandwidths is None:
+        _check_held_out(manifest.entries, 2, "for the median distance, of which bandwidths are")
+
+
+def _check_held_out(entries: Iterable[Entry], need: int, what_for: str) -> None:
+    least = min(entries, key=lambda entry: entry.count("reference"))
     if least.count("reference") < need:
         raise DataError(
             "a distribution has too few held-out samples to compare with",
             where=f"distribution {least.name}, role reference",
             got=least.count("reference"),
-            expected=f"at least {need}, for evaluation.neighbours={neighbours}",
+            expected=f"at least {need}, {what_for}",
             fix="set evaluation.neighbours=1, or raise the source's share or number of reference "
             "samples, or leave the distribution out",
         )

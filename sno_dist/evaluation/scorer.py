@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sno_dist.config.schema import Config
 from sno_dist.embedding.pairs import median_bandwidth
-from sno_dist.errors import DataError
 from sno_dist.evaluation.conditions import Condition, conditions
 from sno_dist.evaluation.reference import Comparison, Reference, reference
 from sno_dist.evaluation.score import Contexts, DistributionScores, score_distribution
@@ -113,13 +112,6 @@ class Scorer:
         """Of the median distance between all distributions' real samples; equal on all ranks."""
         rows, each = [], max(2, math.ceil(MEDIAN_SAMPLES / len(self._manifest.entries)))
         for entry in self._manifest.entries:
-            if entry.count("reference") < 2:
-                raise DataError(
-                    "a distribution has no held-out samples to compare with",
-                    where=f"distribution {entry.name}, role reference",
-                    got=entry.count("reference"),
-                    fix="raise the source's share or number of reference samples",
-                )
             asked = np.arange(min(each, entry.count("reference")))
             rows.append(self._in_units(self._reader.take(entry, "reference", asked)))
         stacked = np.concatenate(rows)

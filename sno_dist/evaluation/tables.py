@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sno_dist.evaluation.notation import MISSING, figure, percent, ranged
+from sno_dist.evaluation.notation import MISSING, figure, in_order, percent, ranged
 from sno_dist.evaluation.summary import SPLITS
 
 __all__ = ["by_bandwidth", "by_k", "rows", "tiles"]
@@ -49,7 +49,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             "value": percent(accuracies[k]),
             "note": f"real samples {percent(section['ceiling'])}",
         }
-        for k in dict.fromkeys([section.get("k"), *list(accuracies)[:1]])
+        for k in dict.fromkeys([section.get("k"), *in_order(accuracies)[:1]])
         if accuracies.get(k) is not None
     ]
     for title, key in (
@@ -123,7 +123,7 @@ def by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         section = summary.get(split)
         if not section or len(section["diversity_by_k"]) < 2:
             continue
-        ks = list(section["diversity_by_k"])
+        ks = in_order(section["diversity_by_k"])
         rows = []
         for title, key, share in (*(row[:3] for row in ROWS), CHANCE, WITHIN):
             values = section.get(f"{key}_by_k", {})

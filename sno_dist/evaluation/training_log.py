@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,12 +51,12 @@ class TrainingLog:
 
 
 def learning_of(folders: Sequence[str]) -> dict[str, LearningCurve]:
-    """Run -> learning curve, of some runs' folders.
+    """Run -> learning curve, of some runs' folders; of two of one name, each by its whole path.
 
     Raises:
         DataError: If one has none.
     """
-    found = {}
+    found, names = {}, Counter(Path(folder).name for folder in folders)
     for run in map(Path, folders):
         learning = read_log(run).learning
         if learning is None:
@@ -64,7 +65,7 @@ def learning_of(folders: Sequence[str]) -> dict[str, LearningCurve]:
                 where=run,
                 fix="name a folder whose training had training.probe.every above 0",
             )
-        found[run.name] = learning
+        found[run.name if names[run.name] == 1 else str(run)] = learning
     return found
 
 

@@ -26,6 +26,7 @@ from sno_dist.score.tokens import TokenOperator
 
 __all__ = [
     "OperatorSpec",
+    "check_width",
     "make_autoencoder",
     "make_base",
     "make_embedder",
@@ -171,7 +172,7 @@ def make_network(
         ConfigError: If it is too narrow for what it is to predict.
     """
     dims, size = layout[0] * layout[1], embedding[0] * embedding[1]
-    _check_width(model, dims)
+    check_width(model, dims)
     section = model.network
     match section:
         case schema.Nomad():
@@ -214,8 +215,14 @@ def make_network(
             )
 
 
-def _check_width(model: schema.Model, dims: int) -> None:
-    """Noise has no structure: of `dims` directions a layer of `width` sees so many and no more."""
+def check_width(model: schema.Model, dims: int) -> None:
+    """Refuse a network that is too narrow for what it is to predict.
+
+    Noise has no structure: of `dims` directions a layer of `width` sees so many and no more.
+
+    Raises:
+        ConfigError: Telling the width that is needed.
+    """
     network = model.network
     if model.prediction != "noise" or not isinstance(network, schema.ScoreNet | schema.Nomad):
         return

@@ -31,7 +31,7 @@ from sno_dist.model.density import log_prob
 from sno_dist.model.given import checked
 from sno_dist.model.joint import joint_losses
 from sno_dist.model.latent import LatentMoments
-from sno_dist.model.pretrained import SPEC, WEIGHTS, read_pretrained
+from sno_dist.model.pretrained import SPEC, WEIGHTS, load_weights, read_pretrained
 from sno_dist.score.guidance import guided
 from sno_dist.score.preconditioned import PreconditionedScore
 
@@ -337,7 +337,7 @@ class ScoreNeuralOperator(nn.Module):
         prefix = "embedder."
         fitted = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         operator = cls(spec, fitted)
-        operator.load_state_dict(tensors)
+        load_weights(operator, tensors, Path(path))
         return operator.eval()
 
     # ------------------------------------------------------------------ units

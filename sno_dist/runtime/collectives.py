@@ -23,6 +23,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "gather",
+    "gather_on_main",
     "gather_tensors",
     "in_contact",
     "sum_over_ranks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -21,9 +22,19 @@ PROVENANCE = "provenance.json"
 PACKAGES = ("sno-dist", "torch", "accelerate", "webdataset", "numpy", "tensorboard", "deepspeed")
 
 
-def write_provenance(run: Path, upstream: Mapping[str, str]) -> None:
-    """Write the run's provenance file."""
-    write_json(run / PROVENANCE, describe(upstream))
+def write_provenance(run: Path, upstream: Mapping[str, str], *, resumes: bool) -> None:
+    """Write the run's provenance file: of this attempt, and `earlier` those that it goes on from.
+
+    Args:
+        run: The run's folder.
+        upstream: Artifact -> its digest.
+        resumes: Whether this attempt goes on from earlier ones.
+    """
+    path, earlier = run / PROVENANCE, []
+    if resumes and path.is_file():
+        last = json.loads(path.read_text())
+        earlier = [*last.pop("earlier", []), last]
+    write_json(path, {**describe(upstream), "earlier": earlier})
 
 
 def describe(upstream: Mapping[str, str]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from sno_dist.runtime import collectives
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.sampling.draw import Drawer
-from sno_dist.sampling.plan import Unit, evenly, groups_of, size_label
-from sno_dist.shards.manifest import Entry
+from sno_dist.sampling.plan import Unit, groups_of, size_label
+from sno_dist.shards.manifest import Entry, evenly
 from sno_dist.shards.reader import Reader
 
 __all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.config.schema import Baseline, Config, Finetuned, Individual
+from sno_dist.config.schema import Baseline, Config, Finetuned, Individual, Model
 from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.errors import RunError
-from sno_dist.model.build import make_network
+from sno_dist.model.build import check_width, make_network
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import preemption
 from sno_dist.runtime.accelerator import autocast
@@ -44,6 +44,9 @@ class IndividualModels:
         operator: On its device; its autoencoder and latent space are used, its score is not.
         reader: Of the population.
         config: Its sections sampling and training, and the seed.
+
+    Raises:
+        ConfigError: If sampling.individual.network is too narrow for the latent.
     """
 
     method: ClassVar[Baseline] = "individual"
@@ -53,6 +56,8 @@ class IndividualModels:
         self._space = LatentSpace(operator, reader, config)
         self._section: Individual | Finetuned = config.sampling.individual
         self._device = operator.null.device
+        if "individual" in config.sampling.baselines:
+            check_width(self._alone(), operator.autoencoder.size)
 
     def __call__(self, unit: Unit) -> NDArray[np.generic] | None:
         """The samples of a unit, (entries, samples, *shape) in data units.
@@ -87,14 +92,17 @@ class IndividualModels:
 
     def _fresh(self, source: np.random.Generator) -> PreconditionedScore:
         """A model with initial weights of its own."""
-        spec = self._operator.spec.model
-        network = self._config.sampling.individual.network or spec.network
+        model = self._alone()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(source.integers(2**62)))
-            model = spec.model_copy(update={"network": network})
             module = make_network(model, self._operator.autoencoder.layout, (1, 1))
-        score = PreconditionedScore(module, self._operator.schedule, spec.prediction)
+        score = PreconditionedScore(module, self._operator.schedule, model.prediction)
         return score.to(self._device)
+
+    def _alone(self) -> Model:
+        """The operator's model, with the network of one distribution's."""
+        own, of_all = self._config.sampling.individual.network, self._operator.spec.model
+        return of_all if own is None else of_all.model_copy(update={"network": own})
 
     def _train(self, stack: ScoreStack, unit: Unit, sources: Sequence[np.random.Generator]) -> bool:
         """Whether training came to its end."""

@@ -17,8 +17,8 @@ from sno_dist.config.schema import Config
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.accelerator import autocast
 from sno_dist.runtime.rng import generator
-from sno_dist.sampling.plan import Unit, context_of, evenly, groups_of, label
-from sno_dist.shards.manifest import Entry
+from sno_dist.sampling.plan import Unit, context_of, groups_of, label
+from sno_dist.shards.manifest import Entry, evenly
 from sno_dist.shards.reader import Reader
 
 __all__ = ["LatentSpace"]

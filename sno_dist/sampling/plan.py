@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from sno_dist.config.schema import Baseline, Sampling
 from sno_dist.errors import DataError
 from sno_dist.runtime.rng import generator
-from sno_dist.shards.manifest import Entry, Manifest, SplitName
+from sno_dist.shards.manifest import Entry, Manifest, SplitName, evenly
 
 __all__ = [
     "Method",
     "Unit",
     "context_of",
-    "evenly",
     "groups_of",
     "label",
     "plan_units",
@@ -122,13 +121,6 @@ def context_of(seed: int, entry: Entry, k: int | None, group: int) -> NDArray[np
     if k is None:
         return np.arange(count)
     return generator(seed, "context", entry.name, k, group).choice(count, k, replace=False)
-
-
-def evenly(entries: Sequence[Entry], limit: int | None) -> Sequence[Entry]:
-    """At most so many distributions, spread evenly over those there are; none: all."""
-    if limit is None or limit >= len(entries):
-        return entries
-    return [entries[round(place)] for place in np.linspace(0, len(entries) - 1, limit)]
 
 
 def _cut(

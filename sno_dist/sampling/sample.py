@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from sno_dist.config.drawing import check_drawing
 from sno_dist.config.load import flatten
 from sno_dist.config.schema import Config
 from sno_dist.judge.find import find_judge, judge_inputs
@@ -39,6 +39,7 @@ from sno_dist.sampling.sample_set import (
     open_samples,
     samples_folder,
 )
+from sno_dist.sampling.stopwatch import stopwatch
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import Reader, reader_of
 from sno_dist.shards.tar import write_shard
@@ -48,6 +49,7 @@ __all__ = ["sample"]
 
 GUIDANCE = ".guidance.json"
 RECORDS = ".records"
+SECONDS = ".seconds.json"
 OPTIMISATION = ("warmup", "final", "weight_decay", "clip", "ema")
 """Settings of training that the individual models take over, beside objective and precision."""
 
@@ -60,7 +62,8 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
 
     Raises:
         DataError: If a K is larger than a distribution.
-        ConfigError: If a baseline cannot be had in the operator's latent space.
+        ConfigError: If a baseline cannot be had in the operator's latent space, or the operator
+            was not trained for the guidance or acceptance asked for.
         ArtifactError: If the run's folder holds samples of another config.
         RunError: If an individual model's loss or a closed form's sample is not finite.
         Preempted: If the run was asked to stop; what was drawn is kept.
@@ -72,24 +75,29 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
     inputs = _inputs(config, manifest, checkpoint)
     if reuse(folder, KIND, inputs):
         return open_samples(config, manifest)
-    began = time.monotonic()
+    check_drawing(config)
     operator = checkpoint.operator().to(device())
     units = plan_units(config.sampling, manifest, unseen=operator.embeds)
     reader = reader_of(config, manifest)
     drawer = Drawer(operator, reader, config.sampling, config.seed, config.training.precision)
     # Before anything is drawn: what cannot be had is refused here.
     models = _models(config, operator, reader)
-    with writing(folder, KIND, inputs, resume=True) as target:
+    chosen = isinstance(config.sampling.guidance, tuple)
+    judge = find_judge(config, manifest) if chosen else None
+    with (
+        writing(folder, KIND, inputs, resume=True) as target,
+        stopwatch(target / SECONDS) as seconds,
+    ):
         own = [unit for unit in units if unit.method == "operator"]
-        guidance, calibration = _guidance(config, operator, reader, own, target)
+        seen = SeenDiversity(operator, reader, judge, config)
+        guidance, calibration = _guidance(config, seen, own, target)
         draw: Draw = partial(_with_guidance, drawer, guidance)
         _draw_share(drawer, draw, own, target, config.shards.block)
         if others := [unit for unit in units if unit.method != "operator"]:
             draw = _baselines(config, models, operator, drawer, reader, target)
             _draw_share(drawer, draw, others, target, config.shards.block)
         if collectives.world().is_main:
-            seconds = round(time.monotonic() - began, 2)
-            told = {"guidance": guidance, "calibration": calibration, "seconds": seconds}
+            told = {"guidance": guidance, "calibration": calibration, "seconds": seconds()}
             _index(target, units, manifest, told | {"entries": operator.embedder.size})
     return open_samples(config, manifest)
 
@@ -113,11 +121,7 @@ def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[
 
 
 def _guidance(
-    config: Config,
-    operator: ScoreNeuralOperator,
-    reader: Reader,
-    units: Sequence[Unit],
-    target: Path,
+    config: Config, seen: SeenDiversity, units: Sequence[Unit], target: Path
 ) -> tuple[dict[str, float], Calibration]:
     """The weight for each K, by `size_label`, and what it was chosen by.
 
@@ -131,7 +135,6 @@ def _guidance(
     if is_main and kept.is_file():
         known = json.loads(kept.read_text())
     known = collectives.broadcast(known, "reading the guidance weights")
-    seen = SeenDiversity(operator, reader, find_judge(config, reader.manifest), config)
     diversity = calibrate(
         seen,
         ks,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from sno_dist.config.load import shards_folder
@@ -19,7 +20,7 @@ from sno_dist.shards import remote
 from sno_dist.shards.sources.source import Domain, Role
 from sno_dist.shards.tar import Shard
 
-__all__ = ["FORMAT", "MANIFEST", "Entry", "Manifest", "SplitName", "open_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "Entry", "Manifest", "SplitName", "evenly", "open_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -48,6 +49,13 @@ class Entry:
         """The inverse of `to_json`."""
         roles = {role: [Shard(**s) for s in shards] for role, shards in value["roles"].items()}
         return cls(name=value["name"], split=value["split"], roles=roles)
+
+
+def evenly(entries: Sequence[Entry], limit: int | None) -> Sequence[Entry]:
+    """At most so many distributions, spread evenly over those there are; none: all."""
+    if limit is None or limit >= len(entries):
+        return entries
+    return [entries[round(place)] for place in np.linspace(0, len(entries) - 1, limit)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

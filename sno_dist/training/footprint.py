@@ -251,7 +251,7 @@ def traffic_of(
     padded = FLOAT * ranks * _share(size, engine, ranks)
     moments = TERMS + size.latent + 1
     small = {"statistics": 2 * ring * DOUBLE * moments}
-    norms = 2 * ring * FLOAT * len(size.groups)
+    norms = 2 * ring * DOUBLE * len(size.groups)
     match engine:
         case "data_parallel":
             return Traffic(all_reduce=2 * ring * FLOAT * size.entries, **small)

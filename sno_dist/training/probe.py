@@ -6,6 +6,8 @@ training does afterwards does not depend on them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.rng import generator, normals
-from sno_dist.shards.manifest import Entry, Manifest, SplitName
+from sno_dist.shards.manifest import Entry, Manifest, SplitName, evenly
 from sno_dist.shards.reader import Reader
 
 __all__ = ["Probe"]
@@ -44,7 +46,10 @@ class Probe:
         self._section, self._seed = config.training.probe, config.seed
         self._reader, self._judge = reader, judge
         self._labels = {entry.name: i for i, entry in enumerate(manifest.entries)}
-        self._entries = {split: self._some(manifest.split(split)) for split in ("seen", "unseen")}
+        self._entries = {
+            split: evenly(manifest.split(split), self._section.distributions)
+            for split in ("seen", "unseen")
+        }
         self._sampler = sampler_of(config.sampling)
         self._constant: dict[tuple[str, int | None], Tensor] = {}
 
@@ -59,7 +64,7 @@ class Probe:
         return found
 
     def _accuracy(
-        self, operator: ScoreNeuralOperator, entries: list[Entry], k: int | None
+        self, operator: ScoreNeuralOperator, entries: Sequence[Entry], k: int | None
     ) -> float:
         count = self._section.samples
         u = torch.cat([self._known(operator, entry, k) for entry in entries])
@@ -103,8 +108,3 @@ class Probe:
             for index in (source.choice(size, k, replace=False) for _ in range(count))
         ]
         return torch.stack(rows)
-
-    def _some(self, entries: list[Entry]) -> list[Entry]:
-        """As many as configured, spread evenly over those there are."""
-        limit = min(self._section.distributions, len(entries))
-        return [entries[round(i)] for i in np.linspace(0, len(entries) - 1, limit)]

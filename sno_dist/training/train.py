@@ -79,7 +79,8 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
         if found is None or found.step < config.training.steps:
             if collectives.world().is_main:
                 (run / "config.yaml").write_text(dump(config))
-                write_provenance(run, {"shards": manifest.digest, "embedding": table.digest})
+                upstream = {"shards": manifest.digest, "embedding": table.digest}
+                write_provenance(run, upstream, resumes=found is not None)
             # no name for what is read: a whole snapshot would stay in memory for the run
             _Training(config, manifest, table, accelerator, inputs, found and found.read()).run()
     return open_checkpoint(config, manifest)

@@ -25,7 +25,7 @@ from sno_dist.runtime.world import World
 from sno_dist.sampling.sample import sample
 from sno_dist.sampling.sample_set import SampleSet, open_samples
 from sno_dist.shards.build import build_shards
-from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.manifest import Manifest, SplitName
 from sno_dist.training.train import train
 
 METHODS = ("nearest", "pooled", "resample")
@@ -114,6 +114,28 @@ def test_too_few_samples_are_told_before_any_are_drawn(
 ) -> None:
     with pytest.raises(error, match=words):
         check_counts(lattice(Path("unused"), *settings), run.manifest)
+
+
+def without_held_out(manifest: Manifest, split: SplitName) -> Manifest:
+    """The same, the third distribution of a split without real samples to compare with."""
+    chosen = manifest.split(split)[2]
+    bare = replace(chosen, roles={**chosen.roles, "reference": ()})
+    return replace(manifest, entries=[bare if e is chosen else e for e in manifest.entries])
+
+
+def test_all_distributions_that_the_figures_take_are_looked_at_and_no_others(run: Run) -> None:
+    first = lattice(Path("unused"), "sampling.distributions=1")
+    named = lattice(Path("unused"), "sampling.distributions=1", "evaluation.bandwidths=[1]")
+    alone = ("embedding={kind: conditional}", "evaluation.bandwidths=[1]")
+    seen_alone = lattice(Path("unused"), "sampling.baselines=[]", *alone)
+    for split in ("seen", "unseen"):
+        manifest = without_held_out(run.manifest, split)
+        with pytest.raises(DataError, match="got: 0 .*expected: at least 2, for the median"):
+            check_counts(first, manifest)
+        check_counts(named, manifest)
+    check_counts(seen_alone, without_held_out(run.manifest, "unseen"))
+    with pytest.raises(DataError, match=r"too few held-out .*got: 0"):
+        check_counts(seen_alone, without_held_out(run.manifest, "seen"))
 
 
 def test_an_entry_of_a_small_unit_is_not_lost_beside_one_of_a_large(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sno_dist.evaluation.intervals import wilson
 from sno_dist.evaluation.reference import RealFigures
 from sno_dist.evaluation.score import DistributionScores
 from sno_dist.evaluation.summary import summarise
+from sno_dist.evaluation.tables import by_k
 from sno_dist.evaluation.terminal import table
 
 RNG = np.random.default_rng(0)
@@ -274,3 +275,4 @@ def test_k_is_in_order_in_a_summary_that_was_read_from_a_file() -> None:
     read = json.loads(json.dumps(summarise(SCORES, **FIXED), sort_keys=True))
     head = next(line for line in table(read).splitlines() if line.startswith("unseen, K ="))
     assert head.split()[3:] == ["1", "10", "100", "all"]
+    assert by_k(read)[0]["ks"] == ["1", "10", "100", "all"]

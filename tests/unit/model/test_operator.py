@@ -295,7 +295,13 @@ def test_loading_nothing_or_something_damaged(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match="no trained operator here"):
+        ScoreNeuralOperator.from_pretrained(path)
     with pytest.raises(ArtifactError, match="files are damaged"):
+        ScoreNeuralOperator.from_pretrained(tmp_path)
+    make(network=NETWORKS[1]).save_pretrained(tmp_path / "other")
+    (tmp_path / "other/model.safetensors").rename(path)
+    with pytest.raises(ArtifactError, match="weights are not of its spec.*from one checkpoint"):
         ScoreNeuralOperator.from_pretrained(tmp_path)
 
 

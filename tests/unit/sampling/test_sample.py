@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from sno_dist.errors import ArtifactError, ConfigError, Preempted
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import preemption
-from sno_dist.sampling.sample import sample
+from sno_dist.sampling.sample import SECONDS, sample
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
@@ -98,10 +99,12 @@ def test_a_stopped_stage_goes_on_to_the_same_bytes(
     partial = tmp_path / "run/.sampling.partial"
     kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.tar")}
     assert kept
+    before = json.loads((partial / SECONDS).read_text())
     samples = go(tmp_path, ALL)
     for path, written in kept.items():
         assert (samples.path / path.relative_to(partial)).stat().st_mtime_ns == written
     assert files(samples) == files(whole)
+    assert samples.seconds > before > 0
 
 
 def of(root: Path, rows: dict[str, np.ndarray], *overrides: str) -> SampleSet:
@@ -158,4 +161,23 @@ def test_what_a_latent_has_too_many_entries_for_is_refused_before_anything_is_dr
     checkpoint = Checkpoint(path=tmp_path / "operator", step=0, digest="untrained")
     with pytest.raises(ConfigError, match="of order 9 in 3 dimensions"):
         sample(config, manifest, checkpoint)
+    assert not list((tmp_path / "run").rglob("*.tar"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            ["sampling.individual.network={kind: nomad, width: 1}", "model.prediction=noise"],
+            "narrower than the latent",
+        ),
+        (["sampling.guidance=1.5", "training.objective.drop=0"], "null embedding that was trained"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is(
+    tmp_path: Path, asked: list[str], words: str
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((2, 100, 2))
+    with pytest.raises(ConfigError, match=words):
+        of(tmp_path, dict(zip("ab", rows, strict=True)), "sampling.baselines=[individual]", *asked)
     assert not list((tmp_path / "run").rglob("*.tar"))

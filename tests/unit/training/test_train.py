@@ -20,7 +20,7 @@ from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.embedding.table import open_table
 from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
-from sno_dist.evaluation.training_log import read_log
+from sno_dist.evaluation.training_log import learning_of, read_log
 from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint, open_checkpoint
@@ -92,6 +92,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(
             go(config)
     monkeypatch.undo()
     resumed = go(config)
+    told = json.loads((tmp_path / "b/run/provenance.json").read_text())
+    assert len(told["earlier"]) == 2
+    assert all(attempt.keys() == told.keys() - {"earlier"} for attempt in told["earlier"])
     assert resumed.step == whole.step == 8
     mine, theirs = weights(resumed), weights(whole)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
@@ -294,3 +297,7 @@ def test_a_probe_tells_accuracies_and_changes_nothing(tmp_path: Path, shards: Pa
     assert learning.accuracies.keys() == {"seen", "unseen", "unseen_one"}
     assert all(6 * share % 1 == pytest.approx(0, abs=1e-9) for share in learning.accuracies["seen"])
     assert read_log(tmp_path / "plain/run").learning is None
+    shutil.copytree(tmp_path / "probed/run/logs", tmp_path / "twin/run/logs")
+    runs = [str(tmp_path / name / "run") for name in ("probed", "twin")]
+    assert list(learning_of(runs)) == runs
+    assert list(learning_of(runs[:1])) == ["run"]
