@@ -8,7 +8,7 @@ share their data. Ablations change one thing of ours at a time, in half of the t
 distributions a step, and fewer samples drawn. The other populations change nothing but the data.
 Runs made elsewhere, such as the full one on two processes, join the table by `--finished`. All of
 it takes many hours: rows that are in the file already stay there, each with the machine and commit
-it was made on, until they are made again by `--only`.
+it was gathered on and the commit its training began on, until they are made again by `--only`.
 """
 
 from __future__ import annotations
