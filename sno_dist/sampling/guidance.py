@@ -23,7 +23,7 @@ from sno_dist.sampling.plan import Unit, groups_of, size_label
 from sno_dist.shards.manifest import Entry, evenly
 from sno_dist.shards.reader import Reader
 
-__all__ = ["Calibration", "SeenDiversity", "calibrate", "crossing"]
+__all__ = ["Calibration", "SeenDiversity", "beyond", "calibrate", "crossing"]
 
 DISTRIBUTIONS, SAMPLES = 100, 60
 """At most, and of each: diversity differs by a quarter from one distribution to the next, so that
@@ -167,6 +167,11 @@ def _measure(seen: SeenDiversity, units: Sequence[Unit], weight: float) -> float
     diversity = _finite(total / sum(len(unit.entries) for unit in units))
     say(f"seen diversity at guidance {weight:g} (K = {size_label(units[0].k)}): {diversity:.3f}")
     return diversity
+
+
+def beyond(found: Calibration) -> list[str]:
+    """Every K whose diversity is above 1 at all weights tried: larger ones might bring it there."""
+    return [k for k, diversity in found.items() if min(diversity.values()) > 1 + NEAR]
 
 
 def crossing(diversity: dict[float, float]) -> float:

@@ -25,7 +25,7 @@ from sno_dist.runtime.share import share_of
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.finetuned import FinetunedModels
-from sno_dist.sampling.guidance import Calibration, SeenDiversity, calibrate, crossing
+from sno_dist.sampling.guidance import Calibration, SeenDiversity, beyond, calibrate, crossing
 from sno_dist.sampling.individual import IndividualModels
 from sno_dist.sampling.kernel import KernelModels
 from sno_dist.sampling.oism import OismModels
@@ -146,6 +146,8 @@ def _guidance(
     weights = {size_label(k): found.get(size_label(k), found["all"]) for k in ks}
     told = ", ".join(f"{weight:g} (K = {k})" for k, weight in weights.items())
     say(f"guidance, where seen diversity is nearest to 1: {told}")
+    if above := ", ".join(beyond(diversity)):
+        say(f"seen diversity stays above 1 (K = {above}): sampling.guidance has no larger weight")
     return weights, diversity
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sno_dist.errors import DataError, Preempted
 from sno_dist.runtime import preemption
-from sno_dist.sampling.guidance import Calibration, SeenDiversity, calibrate, crossing
+from sno_dist.sampling.guidance import Calibration, SeenDiversity, beyond, calibrate, crossing
 from sno_dist.sampling.plan import Unit
 from sno_dist.sampling.sample import GUIDANCE, sample
 from sno_dist.sampling.sample_set import SampleSet
@@ -100,6 +100,11 @@ def test_a_weight_that_comes_near_enough_to_one_ends_the_search() -> None:
     found = calibrate(seen, [None], (1.0, 1.19, 1.5), {}, lambda _: None)
     assert seen.asked == [(None, 1.0), (None, 1.19)]
     assert crossing(found["all"]) == 1.19
+
+
+def test_a_k_whose_diversity_the_grid_does_not_bring_to_one_is_named() -> None:
+    assert beyond(calibrate(Falling(), [1, None], (1.0, 1.25), {}, lambda _: None)) == ["1"]
+    assert beyond(calibrate(Falling(), [1, None], (1.0, 1.25, 2.0), {}, lambda _: None)) == []
 
 
 def test_what_an_earlier_attempt_found_is_not_measured_again() -> None:
