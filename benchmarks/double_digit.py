@@ -5,10 +5,10 @@
 Every row is trained by the command that a user types, on one thread, for about half an hour of one
 core. Ours has several splits and seeds, and its interval is over splits, since runs of one split
 share their data. Ablations change one thing of it at a time. The other populations change nothing
-but the data.
-Runs made elsewhere, such as the full one on two processes, join the table by `--finished`. All of
-it takes many hours: rows that are in the file already stay there, each with the machine and commit
-it was gathered on and the commit its training began on, until they are made again by `--only`.
+but the data. Runs made elsewhere, such as the full one on two processes, join the table by
+`--finished`. All of it takes many hours: rows that are in the file already stay there, each with
+the machine and commit it was gathered on and the commit its training began on, until they are made
+again by `--only`.
 """
 
 from __future__ import annotations
