@@ -125,7 +125,7 @@ class Sampling(Section):
         "twice the steps",
     )
     guidance: Weight | Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
-        default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0),
+        default=(1.0, 1.1, 1.25, 1.4, 1.6, 2.0, 3.0),
         description="one weight, or a grid on which each K gets that of seen diversity 1; a K of "
         "one sample a set, or larger than any seen distribution, that of whole sets",
     )
