@@ -35,6 +35,7 @@ from sno_dist.embedding.fit import fit_embedding
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import write_json
+from sno_dist.runtime.precision import settled
 from sno_dist.sampling.sample import sample
 from sno_dist.shards.build import build_shards
 from sno_dist.training import train as training
@@ -295,7 +296,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "benchmark": "scaling",
         "machine": machine(),
         "config": str(options.config) if options.config else None,
-        "precision": config.training.precision,
+        "precision": settled(config.training.precision, torch.device("cpu")),
         "ranks": RANKS,
         "threads_per_rank": 1,
         "shape": {"P": config.training.distributions, "B": config.training.targets},

@@ -27,7 +27,8 @@ from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.model.batch import Batch
 from sno_dist.model.operator import ScoreNeuralOperator
-from sno_dist.runtime.accelerator import device
+from sno_dist.runtime.accelerator import autocast, device
+from sno_dist.runtime.precision import settled
 from sno_dist.runtime.world import World
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Manifest
@@ -36,7 +37,6 @@ from sno_dist.training.loader import StepBatches, batches
 from sno_dist.training.untrained import untrained_operator
 
 GOAL = 0.95
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Bare:
@@ -55,10 +55,8 @@ class Bare:
 
     def __call__(self, batch: Batch) -> None:
         """One step."""
-        objective, precision = self._training.objective, self._training.precision
-        with torch.autocast(
-            batch.noise.device.type, DTYPES.get(precision), enabled=precision in DTYPES
-        ):
+        objective = self._training.objective
+        with autocast(self._training.precision):
             losses = self._operator(batch, objective, objective.kl)
         losses["total"].backward()
         self._optimizer.step()
@@ -198,7 +196,7 @@ def main() -> None:
         "benchmark": "step",
         "machine": machine(),
         "device": str(device()),
-        "precision": config.training.precision,
+        "precision": settled(config.training.precision, device()),
         "workers": config.training.workers,
         "shape": {"P": config.training.distributions, "B": config.training.targets},
         "samples_per_second": {

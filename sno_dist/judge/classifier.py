@@ -21,7 +21,7 @@ from sno_dist.errors import ArtifactError, DataError
 from sno_dist.judge.network import Form, ResNet18
 from sno_dist.runtime.artifact import write_json
 
-__all__ = ["Classifier", "Verdict", "load_classifier", "to_unit", "use_bfloat16"]
+__all__ = ["Classifier", "Verdict", "load_classifier", "to_unit"]
 
 FORMAT = 1
 WEIGHTS, HEAD = "classifier.safetensors", "classifier.json"
@@ -146,14 +146,3 @@ def to_unit(images: NDArray[Any]) -> Tensor:
     """Images as a float32 tensor in [0, 1]: bytes are divided by 255."""
     tensor = torch.from_numpy(np.array(images, dtype=np.float32))
     return tensor / 255 if images.dtype == np.uint8 else tensor
-
-
-def use_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed natively there; where it is emulated, float32 is faster."""
-    match device.type:
-        case "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-        case "cpu":
-            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-        case _:
-            return False

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from sno_dist.config.schema import Judge as Settings
 from sno_dist.errors import DataError, RunError
-from sno_dist.judge.classifier import Classifier, to_unit, use_bfloat16
+from sno_dist.judge.classifier import Classifier, to_unit
 from sno_dist.judge.network import Form, ResNet18
+from sno_dist.runtime.precision import has_bf16
 from sno_dist.runtime.rng import generator
 
 __all__ = ["Progress", "train_classifier"]
@@ -64,7 +65,7 @@ def train_classifier(
     batches = _batches(images, labels, settings, source)
     for step, (pictures, truth) in enumerate(batches, start=1):
         inputs = judge.standardise(augment(pictures, source).to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             _, logits = network(inputs)
         loss = functional.cross_entropy(logits.float(), truth.to(device), label_smoothing=SMOOTHING)
         optimizer.zero_grad()

@@ -16,13 +16,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import preemption
 from sno_dist.runtime.launcher import launcher_watched
+from sno_dist.runtime.precision import Precision, dtype_of, has_bf16, settled
 from sno_dist.runtime.progress import say
 
 __all__ = [
     "EngineName",
-    "Precision",
     "autocast",
-    "autocast_dtype",
     "build_accelerator",
     "device",
     "engine_name",
@@ -30,7 +29,6 @@ __all__ = [
     "start",
 ]
 
-Precision = Literal["fp32", "bf16", "fp16"]
 EngineName = Literal["data_parallel", "deepspeed", "fsdp"]
 TIMEOUT = "SNO_DIST_TIMEOUT"
 """Seconds that a rank waits for the others before it ends; rank 0 trains the judge alone."""
@@ -48,6 +46,13 @@ OURS = {
     "scheduler": (None, "training.warmup and training.final"),
 }
 """Keys of a DeepSpeed file that the run config decides: what they may say, and who decides."""
+
+
+SLOW = {
+    "auto": "fp32, since this device has no bf16 of its own",
+    "bf16": "bf16, which this device imitates; training.precision=fp32 would be faster",
+}
+"""What a user is told where the device has no bf16."""
 
 
 def engine_name() -> EngineName:
@@ -154,14 +159,9 @@ def device() -> torch.device:
     return torch.device(str(PartialState().device))
 
 
-def autocast_dtype(precision: Precision) -> torch.dtype | None:
-    """What matrix products are computed in; None: what the weights are."""
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
 def autocast(precision: Precision) -> torch.autocast:
     """The networks' precision outside of a training step."""
-    dtype = autocast_dtype(precision)
+    dtype = dtype_of(precision, device())
     return torch.autocast(device().type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
@@ -179,6 +179,8 @@ def build_accelerator(precision: Precision) -> Accelerator:
     """
     _refuse_conflicts(precision)
     start()
+    if not has_bf16(device()) and precision in SLOW:
+        say(f"precision: {SLOW[precision]}")
     # Its successor is not among accelerate's settings yet; the old one still does what we want.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     place = _place()
@@ -230,11 +232,12 @@ def _adopt(settings: dict[str, Any]) -> None:
 
 def _refuse_conflicts(precision: Precision) -> None:
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", precision):
+    here = settled(precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if asked not in ("no", here):
         raise ConfigError(
             "the launcher and the run config disagree on precision",
             where="accelerate --mixed_precision against training.precision",
-            got=f"{asked} against {precision}",
+            got=f"{asked} against {here}" + (", by auto" if precision == "auto" else ""),
             fix="leave precision to the run config",
         )
     accumulate = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")

@@ -22,19 +22,22 @@ PROVENANCE = "provenance.json"
 PACKAGES = ("sno-dist", "torch", "accelerate", "webdataset", "numpy", "tensorboard", "deepspeed")
 
 
-def write_provenance(run: Path, upstream: Mapping[str, str], *, resumes: bool) -> None:
+def write_provenance(
+    run: Path, upstream: Mapping[str, str], *, precision: str, resumes: bool
+) -> None:
     """Write the run's provenance file: of this attempt, and `earlier` those that it goes on from.
 
     Args:
         run: The run's folder.
         upstream: Artifact -> its digest.
+        precision: Of the networks, settled.
         resumes: Whether this attempt goes on from earlier ones.
     """
     path, earlier = run / PROVENANCE, []
     if resumes and path.is_file():
         last = json.loads(path.read_text())
         earlier = [*last.pop("earlier", []), last]
-    write_json(path, {**describe(upstream), "earlier": earlier})
+    write_json(path, {**describe(upstream), "precision": precision, "earlier": earlier})
 
 
 def describe(upstream: Mapping[str, str]) -> dict[str, Any]:

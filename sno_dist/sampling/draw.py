@@ -14,7 +14,8 @@ from sno_dist.diffusion.sampler import sampler_of
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.model.acceptance import candidates, departures, nearest
 from sno_dist.model.operator import ScoreNeuralOperator
-from sno_dist.runtime.accelerator import Precision, autocast
+from sno_dist.runtime.accelerator import autocast
+from sno_dist.runtime.precision import Precision
 from sno_dist.runtime.rng import generator, normals
 from sno_dist.sampling.plan import Unit, context_of, groups_of, label
 from sno_dist.shards.manifest import Entry

@@ -17,7 +17,8 @@ from torch.optim import AdamW
 from sno_dist.config.schema import Finetuned, Individual, Training
 from sno_dist.diffusion.objective import times, weights
 from sno_dist.diffusion.schedule import like
-from sno_dist.runtime.accelerator import Precision, autocast
+from sno_dist.runtime.accelerator import autocast
+from sno_dist.runtime.precision import Precision
 from sno_dist.score.of_one import ScoreOfOne
 from sno_dist.score.preconditioned import PreconditionedScore
 

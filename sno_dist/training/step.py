@@ -12,7 +12,7 @@ from torch import Tensor
 from sno_dist.config.schema import Training
 from sno_dist.model.batch import Batch
 from sno_dist.runtime import collectives, preemption
-from sno_dist.runtime.accelerator import autocast_dtype
+from sno_dist.runtime.precision import dtype_of
 from sno_dist.training.engines.engine import Engine
 from sno_dist.training.optim import is_at_rest, learning_rates, set_rates
 
@@ -53,7 +53,7 @@ class Stepper:
     def __init__(self, engine: Engine, training: Training) -> None:
         self._engine, self._operator, self._training = engine, engine.operator, training
         self._device = engine.operator.null.device
-        self._dtype = autocast_dtype(training.precision)
+        self._dtype = dtype_of(training.precision, self._device)
 
     def __call__(self, batch: Batch, step: int) -> StepOutcome:
         """Do update number `step`, counted from 0.

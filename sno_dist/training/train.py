@@ -23,6 +23,7 @@ from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import autocast, build_accelerator
 from sno_dist.runtime.disk import disk_watched
 from sno_dist.runtime.lock import locked
+from sno_dist.runtime.precision import settled
 from sno_dist.runtime.progress import Progress, say
 from sno_dist.runtime.provenance import write_provenance
 from sno_dist.runtime.tracking import Tracker
@@ -80,7 +81,8 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
             if collectives.world().is_main:
                 (run / "config.yaml").write_text(dump(config))
                 upstream = {"shards": manifest.digest, "embedding": table.digest}
-                write_provenance(run, upstream, resumes=found is not None)
+                precision = settled(config.training.precision, accelerator.device)
+                write_provenance(run, upstream, precision=precision, resumes=found is not None)
             # no name for what is read: a whole snapshot would stay in memory for the run
             _Training(config, manifest, table, accelerator, inputs, found and found.read()).run()
     return open_checkpoint(config, manifest)

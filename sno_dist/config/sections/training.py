@@ -80,7 +80,11 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: PositiveFloat = 1.0
     ema: Fraction = 0.999
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="of the networks; auto: bf16 where the device has it, elsewhere fp32, which is "
+        "faster than bf16 imitated",
+    )
     workers: Natural = Field(default=1, description="loader processes per rank")
     save_every: PositiveInt = 1000
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
