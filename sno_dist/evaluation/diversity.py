@@ -24,7 +24,6 @@ __all__ = [
     "coverage",
     "neighbour_radii",
     "positive_spread",
-    "ratio",
     "spread",
     "spread_within",
 ]
@@ -64,19 +63,8 @@ def spread_within(samples: NDArray[Any], groups: NDArray[np.integer]) -> float |
     return float(np.mean(values)) if values else None
 
 
-def ratio(generated: NDArray[Any], real: NDArray[Any]) -> float:
-    """Diversity: the spread of generated samples over that of real ones; 1 is ideal.
-
-    Below 1 the samples are too alike; above 1 they stray, often into other distributions.
-
-    Raises:
-        DataError: If a set has fewer than two samples, or all real samples are equal.
-    """
-    return spread(generated, "generated samples") / positive_spread(real)
-
-
 def positive_spread(real: NDArray[Any], what: str = "real samples") -> float:
-    """The spread of real samples, refused where it is zero and nothing can be compared to it."""
+    """The spread of real samples, by which diversity divides, refused where it is zero."""
     value = spread(real, what)
     if value == 0:
         raise DataError(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
-__all__ = ["Moments", "between", "frechet", "moments", "pool_evenly", "pool_weighted"]
+__all__ = ["Moments", "between", "moments", "pool_evenly", "pool_weighted"]
 
 WIDE = 256
 """Features of which moments are kept; of more, of their projection onto as many random axes."""
@@ -136,17 +136,3 @@ def between(x: Moments, y: Moments) -> float:
     cross = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
     shift = x.mean - y.mean
     return max(0.0, float(shift @ shift + np.trace(a) + np.trace(b) - 2 * cross))
-
-
-def frechet(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """The Frechet distance between Gaussians fitted to two feature sets.
-
-    Args:
-        x: (n, ...) features, n >= 2; fewer samples than features bias the distance upwards. Of
-            more than `WIDE` features it is the distance of their projection (see `moments`).
-        y: (m, ...) features, m >= 2.
-
-    Raises:
-        DataError: If a set has fewer than two samples or a value that is not finite.
-    """
-    return between(moments(x), moments(y))

@@ -17,7 +17,7 @@ from sno_dist.embedding.pairs import kernel_mean
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
-__all__ = ["biased", "both", "floor", "part", "unbiased", "within"]
+__all__ = ["both", "floor", "part", "unbiased", "within"]
 
 
 def unbiased(x: NDArray[Any], y: NDArray[Any], kernel: Kernel) -> float:
@@ -31,15 +31,8 @@ def unbiased(x: NDArray[Any], y: NDArray[Any], kernel: Kernel) -> float:
     Raises:
         DataError: If there are fewer than two samples, or a value is not finite.
     """
-    a, b = both(x, y, 2)
+    a, b = both(x, y)
     return within(a, kernel) + within(b, kernel) - 2 * kernel_mean(a, b, kernel)
-
-
-def biased(x: NDArray[Any], y: NDArray[Any], kernel: Kernel) -> float:
-    """The biased MMD^2, |mu_x - mu_y|^2 >= 0; see `unbiased` for the arguments."""
-    a, b = both(x, y, 1)
-    means = kernel_mean(a, a, kernel) + kernel_mean(b, b, kernel)
-    return max(0.0, means - 2 * kernel_mean(a, b, kernel))
 
 
 def within(rows: NDArray[np.float64], kernel: Kernel) -> float:
@@ -81,16 +74,14 @@ def part(rows: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDA
     return rows[first], rows[~first]
 
 
-def both(
-    x: NDArray[Any], y: NDArray[Any], minimum: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def both(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two sets as checked rows of one size.
 
     Raises:
-        DataError: If a set has fewer than `minimum` samples or a value that is not finite, or
+        DataError: If a set has fewer than two samples or a value that is not finite, or
             the samples differ in size.
     """
-    a, b = as_rows(x, "generated samples", minimum), as_rows(y, "real samples", minimum)
+    a, b = as_rows(x, "generated samples", 2), as_rows(y, "real samples", 2)
     if a.shape[1] != b.shape[1]:
         raise DataError("generated and real samples differ in size", got=a.shape, expected=b.shape)
     return a, b

@@ -47,7 +47,7 @@ def permutation_p_value(
     Raises:
         DataError: If there are fewer than two samples, or a value is not finite.
     """
-    a, b = map(_thinned, both(x, y, 2))
+    a, b = map(_thinned, both(x, y))
     pooled = np.concatenate([a, b])
     gram = kernel(pooled, pooled)
     found = statistics(gram, divisions(len(a), len(pooled), permutations, generator))
