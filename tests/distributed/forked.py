@@ -67,7 +67,7 @@ class Running:
         assert self.process.pid is not None
         return self.process.pid
 
-    def end(self, timeout: float = 60) -> Ended:
+    def end(self, timeout: float = 200) -> Ended:
         """Wait for it; a process that does not end in time is killed, and fails the test."""
         self.process.join(timeout)
         late = self.process.exitcode is None
@@ -112,7 +112,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], timeout: float = 200) -> None:
     """Look every few milliseconds until a condition holds.
 
     Raises:

@@ -21,7 +21,7 @@ def launch(
     target: str | Path,
     *args: object,
     env: Mapping[str, str] | None = None,
-    timeout: float = 100,
+    timeout: float = 200,
     cwd: str | Path = ROOT,
     options: Sequence[str] = ("--config_file", str(CONFIG)),
 ) -> subprocess.CompletedProcess[str]:

@@ -98,7 +98,7 @@ def terminate_first_rank(root: Path) -> tuple[int, str]:
 
     sender = threading.Thread(target=send)
     sender.start()
-    done = launch(2, "sno_dist", "train", *words(root, "life"), timeout=90)
+    done = launch(2, "sno_dist", "train", *words(root, "life"))
     sender.join()
     return steps[0], done.stderr
 
@@ -128,7 +128,7 @@ def disturb(root: Path, rank: int, number: signal.Signals, delay: float) -> Stop
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     root = tmp_path_factory.mktemp("lives")
-    done = launch(2, PROGRAM, root, *words(root, "whole"), timeout=100)
+    done = launch(2, PROGRAM, root, *words(root, "whole"))
     assert done.returncode == 0, done.stderr
     shutil.copytree(root / "whole/embedding", root / "life/embedding")
     source = random.Random(0)

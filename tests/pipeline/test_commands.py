@@ -60,8 +60,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("commands")
     words = Made(root=root, whole=Ended(code=0, out="", err="", seconds=0), parts=[]).words
     with ThreadPoolExecutor() as pool:
-        whole = pool.submit(lambda: start(root / "a", "run", *words("whole")).end(100))
-        parts = [start(root / "b", name, *words("parts")).end(100) for name in COMMANDS]
+        whole = pool.submit(lambda: start(root / "a", "run", *words("whole")).end())
+        parts = [start(root / "b", name, *words("parts")).end() for name in COMMANDS]
     made = Made(root=root, whole=whole.result(), parts=parts)
     assert {ended.code for ended in (made.whole, *parts)} == {0}, made
     return made
@@ -145,7 +145,7 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def go(kind: str) -> Ended:
         overrides = (f"shards.path={root}/shards", f"run={root}/{kind}", f"embedding.kind={kind}")
-        return start(root / "streams", "run", *overrides, *VECTORS).end(100)
+        return start(root / "streams", "run", *overrides, *VECTORS).end()
 
     with ThreadPoolExecutor(2) as pool:
         ended = [go(KINDS[0]), *pool.map(go, KINDS[1:])]
