@@ -191,7 +191,7 @@ def cluster(root: Path) -> Iterator[Cluster]:
         for node in NODES:
             made.start_node(node)
         try:
-            wait_for(made.is_up)
+            wait_for(made.is_up, timeout=60)
         except TimeoutError:
             last = (root / "slurmctld.log").read_text().splitlines()[-1]
             pytest.skip(f"Slurm's daemons do not come up here: {last}")
