@@ -151,7 +151,12 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
     [
         ("training: {steps: many}", "training.steps", "'many'", "valid integer"),
         ("training: {steps: 0}", "training.steps", "0", "greater than 0"),
-        ("training: {precision: fp8}", "training.precision", "'fp8'", "'auto', 'fp32', 'bf16'"),
+        (
+            "training: {precision: fp8}",
+            "training.precision",
+            "'fp8'",
+            "'auto', 'fp32', 'bf16' or 'fp16'",
+        ),
         ("shards: {split: {unseen: 1.5}}", "shards.split.unseen", "1.5", "less than or equal to 1"),
         ("embedding: {kind: magic}", "embedding", "{'kind': 'magic'}", "'set_encoder'"),
         ("name: a/b", "name", "'a/b'", "pattern"),

@@ -102,6 +102,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(averaged[0][name], averaged[1][name]) for name in averaged[1])
 
 
+def give_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    """A machine whose CPU and GPU have bf16, or have not."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)
+
+
 @pytest.mark.parametrize("here", ["fp32", "bf16"])
 def test_the_default_precision_is_the_device_s(
     tmp_path: Path,
@@ -110,8 +117,7 @@ def test_the_default_precision_is_the_device_s(
     capsys: pytest.CaptureFixture[str],
     here: str,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: here == "bf16")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    give_bf16(monkeypatch, here == "bf16")
     found = go(tiny(tmp_path / "a", shards, "training.precision=auto"))
     told = capsys.readouterr().err
     assert ("precision: fp32, since this device has no bf16" in told) == (here == "fp32")
@@ -274,11 +280,9 @@ def test_launcher_and_config_must_agree(
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(ConfigError, match=r"disagree on precision.*bf16 against fp32"):
         go(tiny(tmp_path, shards))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="got: bf16 against fp32, by auto"):
-            go(tiny(tmp_path, shards, "training.precision=auto"))
+    give_bf16(monkeypatch, False)
+    with pytest.raises(ConfigError, match="got: bf16 against fp32, by auto"):
+        go(tiny(tmp_path, shards, "training.precision=auto"))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
