@@ -18,11 +18,11 @@ from sno_dist.diffusion.maps.transform import Identity, Transform
 from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
-from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.artifact import digest, is_complete, open_artifact, reuse, write_json, writing
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
-from sno_dist.shards.sources.factory import make_source
+from sno_dist.shards.sources.factory import files_of, make_source
 from sno_dist.shards.sources.source import Distribution, Role, Source
 from sno_dist.shards.tar import Shard, write_shard
 
@@ -30,6 +30,8 @@ __all__ = ["build_shards"]
 
 RECORDS = ".records"
 PHASE = "building shards"
+FILES = "shards.source.files"
+"""Beside settings of that section: what its files were."""
 CONSTANT = 1e-12
 """Share of an entry's mean square below which its variance is rounding."""
 
@@ -38,11 +40,13 @@ def build_shards(config: Config) -> Manifest:
     """Build the shards of a config, or find them built.
 
     Distributions are dealt to ranks. Each leaves a record when its shards are whole, so that an
-    interrupted build goes on where it stopped.
+    interrupted build goes on where it stopped. Files of a user's that changed count as another
+    config.
 
     Raises:
         DataError: If the source's data are missing or malformed.
-        ArtifactError: If the folder holds shards made from another config, or can't be written.
+        ArtifactError: If the folder holds shards made from another config or other files, or can't
+            be written.
 
     **Collective.**
     """
@@ -55,6 +59,8 @@ def build_shards(config: Config) -> Manifest:
     inputs |= {"shards.block": config.shards.block, "shards.shard": config.shards.shard}
     if config.model.transform.kind != "none":
         inputs |= flatten(config.model.transform, "model.transform")
+    if told := _told(config, Path(root)):
+        inputs[FILES] = told
     if reuse(Path(root), "shards", inputs):
         return open_manifest(config)
     source = make_source(config.shards.source, config.shards.split)
@@ -68,6 +74,48 @@ def build_shards(config: Config) -> Manifest:
             if shared := audit.get("shared_total"):
                 say(f"{shared} distinct samples are in two roles: what is held out is partly known")
     return open_manifest(config)
+
+
+def _told(config: Config, root: Path) -> str | None:
+    """What the user's files are; of shards that cannot be compared with them, what they were.
+
+    **Collective**: rank 0 says it, since nodes may see a shared disk differently.
+    """
+    told = None
+    if collectives.world().is_main:
+        told = _listed(config)
+        if is_complete(root):
+            before = open_artifact(root, "shards", verify=False).inputs.get(FILES)
+            # A machine may hold the shards alone, and shards of earlier versions tell nothing.
+            told = before and (told or before)
+    return collectives.broadcast(told, "listing the source's files")
+
+
+def _listed(config: Config) -> str | None:
+    """The user's files by names, sizes and times in one line; None where there are none to see.
+
+    Not by contents, all of which every command would read that finds its shards built. A file that
+    was touched alone costs one more build, to the same bytes: all that was made from them stands.
+    """
+    try:
+        files = sorted(files_of(config.shards.source).items())
+        states = [(name, path.stat()) for name, path in files]
+    except PermissionError:
+        # who may read the shards may not read what they were made from
+        return None
+    except OSError as error:
+        raise DataError(
+            "a file of the source cannot be listed",
+            where=error.filename,
+            got=error.strerror,
+            fix="mend or remove it",
+        ) from error
+    if not states:
+        return None
+    size = sum(state.st_size for _, state in states)
+    newest = np.datetime64(max(state.st_mtime_ns for _, state in states) // 10**9, "s")
+    told = digest([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    return f"{len(states)} of {size} bytes, newest of {newest} UTC, digest {told[:12]}"
 
 
 def _build_share(

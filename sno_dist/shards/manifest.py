@@ -133,13 +133,21 @@ def open_manifest(config: Config) -> Manifest:
         open_artifact(Path(root), "shards", verify=False)
         return _checked(_parse(root, (Path(root) / MANIFEST).read_bytes()), config)
     try:
-        head = json.loads(remote.read(f"{root}/{COMPLETE}"))
+        expected = json.loads(remote.read(f"{root}/{COMPLETE}"))["files"][MANIFEST]["sha256"]
         text = remote.read(f"{root}/{MANIFEST}")
     except (OSError, ValueError) as error:
         raise ArtifactError(
             "no complete shards at this address", where=root, got=str(error)[:160]
         ) from error
-    if hashlib.sha256(text).hexdigest() != head["files"][MANIFEST]["sha256"]:
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            "no complete shards at this address",
+            where=f"{root}/{COMPLETE}",
+            got=f"other JSON ({type(error).__name__}: {error})",
+            expected=f"files, with the sha256 of {MANIFEST}",
+            fix="check shards.path",
+        ) from error
+    if hashlib.sha256(text).hexdigest() != expected:
         raise ArtifactError("the manifest is damaged", where=root)
     return _checked(_parse(root, text), config)
 

@@ -31,6 +31,9 @@ ATTEMPTS = 4
 class Reader:
     """Reads samples of a population; every shard is checked when it is first opened.
 
+    Those used last are held open. One that is opened again has its size checked, and its hash only
+    if it was written meanwhile.
+
     A remote shard is fetched whole into the cache, checked, and then read like a local one.
 
     Args:
@@ -88,12 +91,12 @@ class Reader:
         return blocks[index // shard.block, index % shard.block]
 
     def _map(self, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
-        found = self._maps.get(shard.file)
-        if found is None:
-            found = self._maps[shard.file] = self._open(shard)
+        if shard.file not in self._maps:
+            self._maps[shard.file] = self._open(shard)
             if len(self._maps) > self._most:
                 self._maps.popitem(last=False)
-        return found
+        self._maps.move_to_end(shard.file)
+        return self._maps[shard.file]
 
     def _open(self, shard: Shard) -> tuple[Path, NDArray[np.generic]]:
         if not self._remote:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
-from sno_dist.shards.sources.groups import require_finite
+from sno_dist.shards.sources.groups import Rounding, require_finite
 from sno_dist.shards.sources.resize import resize
 from sno_dist.shards.sources.source import Domain
 
@@ -63,12 +64,13 @@ def read_arrays(
         size: Images: (H, W) to resize to, or none for that of the first array.
 
     Raises:
-        DataError: If an array cannot be read, has another form than the first, is not finite, or
-            two have the same name.
+        DataError: If an array cannot be read, has another form than the first, is not finite, two
+            have the same name, or a column's differences are lost in float32.
     """
     members: dict[str, tuple[Path, str | None]] = {}
     sizes: dict[str, int] = {}
     first: tuple[Domain, tuple[int, ...]] | None = None
+    rounding = Rounding()
     for file, key in [(path, key) for path in files for key in _keys(path)]:
         group, where = (file.stem if key is None else key), _where(file, key)
         if group in members:
@@ -93,10 +95,13 @@ def read_arrays(
             )
         if form[0] == "vector":
             require_finite(_vectors(array), where)
+            if not np.can_cast(array.dtype, np.float32):  # what arrives to the bit needs no pass
+                rounding.add(array)
         members[group], sizes[group] = (file, key), len(array)
     if first is None:
         raise DataError("no arrays", where=", ".join(map(str, files)), fix=_ADVICE)
     domain, shape = first
+    rounding.check(os.path.commonpath(files), [f"{column} (from 0)" for column in range(shape[0])])
     if domain == "image":
         shape = (len(mode), *(size or shape[:2]))
     return ArrayFiles(members=members, sizes=sizes, domain=domain, shape=shape)

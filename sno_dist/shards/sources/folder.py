@@ -19,12 +19,12 @@ from sno_dist.runtime.rng import generator
 from sno_dist.runtime.share import share_of
 from sno_dist.shards.sources.arrays import read_arrays
 from sno_dist.shards.sources.groups import Groups, safe_names
-from sno_dist.shards.sources.images import ImageFolders, read_image_folders, visible
+from sno_dist.shards.sources.images import ImageFolders, image_files, read_image_folders, visible
 from sno_dist.shards.sources.source import Distribution, Domain, Role
 from sno_dist.shards.sources.split import SplitName, assign
 from sno_dist.shards.sources.tables import read_table
 
-__all__ = ["FolderSource", "deal", "folder_source"]
+__all__ = ["FolderSource", "deal", "folder_files", "folder_source"]
 
 _SEED = 0  # which samples are held out is a property of the data, not of a run
 _ARRAYS = (".npy", ".npz")
@@ -66,6 +66,16 @@ def folder_source(config: Folder, split: Split) -> FolderSource:
                 fix="add samples, or lower shards.source.reference and shards.source.judge",
             )
     return FolderSource(groups=groups, given=given, rows=rows, splits=assign(list(given), split))
+
+
+def folder_files(config: Folder) -> dict[str, Path]:
+    """The files that the source reads, by their names below its path; none where it isn't there."""
+    path = Path(config.path).expanduser()
+    if not path.is_dir():
+        return {path.name: path} if path.is_file() else {}
+    arrays, folders = _parts(visible(path))
+    images = [file for folder in folders for file in image_files(folder)]
+    return {file.relative_to(path).as_posix(): file for file in (*arrays, *images)}
 
 
 def _shares(config: Folder, domain: Domain) -> dict[Role, float]:
@@ -192,6 +202,12 @@ def _hashes(samples: Iterable[NDArray[np.generic]]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
+def _parts(entries: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The arrays among a path's entries, and the folders of images."""
+    arrays = [e for e in entries if e.suffix.lower() in _ARRAYS and e.is_file()]
+    return arrays, [e for e in entries if e.is_dir()]
+
+
 def _read(config: Folder) -> Groups:
     path = Path(config.path).expanduser()
     if not path.exists():
@@ -206,8 +222,7 @@ def _read(config: Folder) -> Groups:
             expected="a .csv or .parquet file",
         )
     entries = visible(path) if path.is_dir() else [path]
-    arrays = [e for e in entries if e.suffix.lower() in _ARRAYS and e.is_file()]
-    folders = [e for e in entries if e.is_dir()]
+    arrays, folders = _parts(entries)
     if bool(arrays) == bool(folders):
         raise DataError(
             "found both folders and arrays" if arrays else "found no distributions",

@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from sno_dist.errors import DataError
 from sno_dist.shards.sources.source import Domain
 
-__all__ = ["Groups", "require_finite", "safe_names"]
+__all__ = ["Groups", "Rounding", "require_finite", "safe_names"]
 
 _LONGEST = 80  # characters, far below any file system's 255 bytes
+
+COARSE = 0.05
+"""Rounding of a value, in deviations of its column, that would be seen in samples."""
+CONSTANT = 1e-14
+"""Deviation of a column, as a share of its mean, that is float64's own rounding."""
+AT_ONCE = 1 << 22
+"""Numbers whose rounding is looked at together, to bound memory."""
 
 
 class Groups(Protocol):
@@ -99,3 +106,56 @@ def require_finite(vectors: NDArray[np.floating[Any]], where: object) -> None:
             expected="finite numbers within float32",
             fix="drop or fill those rows",
         )
+
+
+class Rounding:
+    """What float32 takes from each column of vectors, beside how far the column varies.
+
+    That is over all distributions, since a model sees samples in deviations of them all: one of
+    them may stand still in a column.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._square = self._error = np.zeros(1)
+
+    def add(self, vectors: NDArray[Any]) -> None:
+        """Take in (n, D) vectors as they were given, finite in float32."""
+        rows = max(1, AT_ONCE // vectors.shape[1])
+        for first in range(0, len(vectors), rows):
+            self._add(np.asarray(vectors[first : first + rows], np.float64))
+
+    def _add(self, exact: NDArray[np.float64]) -> None:
+        # Counted from the first row, a constant has no deviation, not even that of its sum.
+        steps = exact - exact[0]
+        mean = steps.mean(0)
+        apart = exact[0] + mean - self._mean
+        share = len(exact) / (self._count + len(exact))
+        within = np.square(steps - mean).sum(0)
+        self._square = self._square + within + share * self._count * np.square(apart)
+        self._mean = self._mean + share * apart
+        self._count += len(exact)
+        lost = np.abs(exact.astype(np.float32) - exact).max(0)
+        self._error = np.maximum(self._error, lost)
+
+    def check(self, where: object, columns: Sequence[str]) -> None:
+        """Refuse columns whose differences are lost in float32.
+
+        Args:
+            where: The file or folder that they are in.
+            columns: Their names.
+
+        Raises:
+            DataError: Naming the first of them.
+        """
+        deviation = np.sqrt(self._square / max(self._count, 1))
+        varies = deviation > CONSTANT * np.abs(self._mean)
+        lost = varies & (self._error > COARSE * deviation)
+        if lost.any():
+            column = int(np.argmax(lost))
+            raise DataError(
+                "differences within a column are lost in float32",
+                where=f"{where}, column {columns[column]}",
+                got=f"values about {self._mean[column]:.6g} that differ by {deviation[column]:.3g}",
+                fix="subtract an offset from the column",
+            )

@@ -20,13 +20,19 @@ from sno_dist.shards.sources.source import ROLES, Domain, Role
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ImageFolders", "read_image", "read_image_folders", "visible"]
+__all__ = ["ImageFolders", "image_files", "read_image", "read_image_folders", "visible"]
 
 
 def visible(folder: Path) -> list[Path]:
     """A folder's entries in a fixed order, without those that desktops and editors leave."""
     junk = {"Thumbs.db", "desktop.ini", "__MACOSX"}
     return sorted(p for p in folder.iterdir() if p.name not in junk and p.name[0] != ".")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files in a distribution's folder, and in its folders one for each role, unchecked."""
+    parts = [visible(entry) if entry.is_dir() else [entry] for entry in visible(folder)]
+    return list(chain.from_iterable(parts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from sno_dist.shards.sources.idx import read_idx
 from sno_dist.shards.sources.pairs import NAMES, PairSource, Pool, split_glyphs
 from sno_dist.shards.sources.split import assign
 
-__all__ = ["MD5", "MIRRORS", "TEST_SHARES", "TRAIN_SHARES", "mnist_pairs_source"]
+__all__ = ["MD5", "MIRRORS", "TEST_SHARES", "TRAIN_SHARES", "mnist_files", "mnist_pairs_source"]
 
 MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -61,6 +61,12 @@ def mnist_pairs_source(config: MnistPairs, split: Split) -> PairSource:
     )
 
 
+def mnist_files(folder: Path) -> dict[str, Path]:
+    """Those of the four files that are in a folder, as they are read, by their names."""
+    found = (_there(folder, name) for name in MD5)
+    return {path.name: path for path in found if path is not None}
+
+
 def _digits(folder: Path, half: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = read_idx(_find(folder, f"{half}-images-idx3-ubyte"), 3)
     labels = read_idx(_find(folder, f"{half}-labels-idx1-ubyte"), 1)
@@ -75,10 +81,13 @@ def _digits(folder: Path, half: str) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return images, labels
 
 
+def _there(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+
+
 def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+    if (path := _there(folder, name)) is not None:
+        return path
     raise DataError(
         "a file of MNIST is missing",
         where=folder,

@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sno_dist.errors import ConfigError, DataError
+from sno_dist.shards.sources.groups import Rounding
 from sno_dist.shards.sources.source import Domain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Table", "read_table"]
-
-COARSE = 0.05
-"""Rounding of a value, in deviations of its column, that would be seen in samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +63,7 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
     Raises:
         ConfigError: If the group column is not given, or a value column is the group.
         DataError: If the table cannot be read, lacks a column, is empty, or a value is missing,
-            not a number, or not finite as float32.
+            not a number, or not finite as float32, or a column's differences are lost in it.
     """
     if group is None:
         raise ConfigError(
@@ -98,7 +96,11 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
     if missing.any():
         expected = "the name of the row's distribution (NA, null and the like count as none)"
         raise _bad_cell(path, group, missing, "no name", expected)
-    samples = np.stack([_numbers(table[column], path) for column in values], axis=1)
+    exact = np.stack([_numbers(table[column], path) for column in values], axis=1)
+    rounding = Rounding()
+    rounding.add(exact)
+    rounding.check(path, [repr(column) for column in values])
+    samples = exact.astype(np.float32)
     names = table[group].astype(str).to_numpy()
     return Table(rows={str(name): samples[names == name] for name in np.unique(names)})
 
@@ -136,7 +138,7 @@ def _read(path: Path, group: str) -> pd.DataFrame:
         ) from error
 
 
-def _numbers(column: pd.Series, path: Path) -> NDArray[np.float32]:
+def _numbers(column: pd.Series, path: Path) -> NDArray[np.float64]:
     import pandas as pd
 
     name = str(column.name)
@@ -151,8 +153,7 @@ def _numbers(column: pd.Series, path: Path) -> NDArray[np.float32]:
             first = np.arange(len(column)) == 0
             raise _bad_cell(path, name, first, str(column.iloc[0]), expected)
         exact = parsed.to_numpy(np.float64, na_value=np.nan)
-        numbers = exact.astype(np.float32)
-    bad = ~np.isfinite(numbers)
+        bad = ~np.isfinite(exact.astype(np.float32))
     if not bad.any() and not kind.is_numeric_dtype(column):
         # Numbers kept as text, such as postal codes, are more likely names than values.
         bad = column.map(lambda value: isinstance(value, str)).to_numpy(bool)
@@ -160,14 +161,7 @@ def _numbers(column: pd.Series, path: Path) -> NDArray[np.float32]:
         value = column.iloc[int(np.argmax(bad))]
         got = "a missing value" if pd.isna(value) else repr(value)
         raise _bad_cell(path, name, bad, got, expected)
-    if np.ptp(exact) and np.abs(numbers - exact).max() > COARSE * exact.std():
-        raise DataError(
-            "differences within a column are lost in float32",
-            where=f"{path}, column {name!r}",
-            got=f"values about {exact.mean():.6g} that differ by {exact.std():.3g}",
-            fix="subtract an offset from the column",
-        )
-    return numbers
+    return exact
 
 
 def _bad_cell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -12,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ import pytest
 from sno_dist.config.load import load_config
 from sno_dist.errors import ArtifactError, DataError, Preempted
 from sno_dist.runtime import preemption
+from sno_dist.runtime.artifact import sha256
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import open_manifest
 from sno_dist.shards.reader import Reader
 from sno_dist.shards.sources.factory import make_source
+from sno_dist.shards.tar import map_shard
 from tests.unit.shards.small import small_config
 
 
@@ -211,6 +215,50 @@ def server(copy: Path) -> Iterator[str]:
         httpd.shutdown()
 
 
+def test_shards_that_were_read_last_stay_open(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def told(path: Path, *rest: Any, **settings: Any) -> np.ndarray:
+        opened.append(path.parent.name)
+        return map_shard(path, *rest, **settings)
+
+    monkeypatch.setattr("sno_dist.shards.reader.OPEN", 2)
+    monkeypatch.setattr("sno_dist.shards.reader.map_shard", told)
+    manifest = open_manifest(small_config(built))
+    reader = Reader(manifest)
+    for name in ("00", "37", "00", "42", "00", "37"):
+        reader.all(manifest.entry(name), "model")
+    assert opened == ["00", "37", "42", "37"]
+
+
+def test_a_hash_is_compared_once_unless_the_shard_is_written_again(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def told(path: Path) -> str:
+        hashed.append(path.parent.name)
+        return sha256(path)
+
+    monkeypatch.setattr("sno_dist.shards.reader.OPEN", 1)
+    monkeypatch.setattr("sno_dist.shards.tar.sha256", told)
+    manifest = open_manifest(small_config(copy))
+    reader = Reader(manifest)
+    for name in ("00", "37", "00", "37"):
+        reader.all(manifest.entry(name), "model")
+    Reader(manifest).all(manifest.entry("00"), "model")
+    assert hashed == ["00", "37"]
+    path = next((copy / "shards/seen/00").glob("model*"))
+    written = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(written, written + 1))
+    with pytest.raises(DataError, match="a shard was changed"):
+        Reader(manifest).all(manifest.entry("00"), "model")
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="cut short"):
+        reader.all(manifest.entry("00"), "model")
+
+
 def test_a_shard_that_is_cut_while_it_is_open(copy: Path) -> None:
     manifest = open_manifest(small_config(copy))
     reader = Reader(manifest)
@@ -243,7 +291,9 @@ def test_a_cache_that_was_changed_is_fetched_anew(server: str, copy: Path) -> No
     kept = path.read_bytes()
     damaged = bytearray(kept)
     damaged[-2000] ^= 1
+    written = path.stat().st_mtime_ns
     path.write_bytes(damaged)
+    os.utime(path, ns=(written, written + 1))
     again = Reader(remote, cache=str(cache)).all(remote.entry("37"), "model")
     np.testing.assert_array_equal(again, whole)
     assert path.read_bytes() == kept
@@ -289,6 +339,16 @@ def test_a_server_that_falls_silent_is_given_up(
         reader = Reader(replace(manifest, root=address), cache=str(copy / "cache"))
         with pytest.raises(DataError, match=r"could not be fetched whole.*nothing came.*4 times"):
             reader.all(manifest.entry("00"), "model")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"message": "not found"}', "[]", "null", '"ok"', '{"files": []}', '{"files": {}}']
+)
+def test_an_answer_that_lists_no_shards_is_told(copy: Path, server: str, text: str) -> None:
+    (copy / "shards/COMPLETE").write_text(text)
+    message = r"no complete shards at this address \| at: http.*COMPLETE \| got: other JSON"
+    with pytest.raises(ArtifactError, match=message):
+        open_manifest(small_config(copy, f"shards.path={server}"))
 
 
 def test_no_such_address(tmp_path: Path) -> None:

@@ -94,6 +94,46 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float, shown: str) ->
         make(tmp_path)
 
 
+SECONDS = 1.7e9 + 20 * np.random.default_rng(0).normal(size=60)
+
+
+@pytest.mark.parametrize("values", [SECONDS, np.arange(60) + 10**12], ids=["float", "whole"])
+def test_differences_beyond_float32_are_refused(
+    tmp_path: Path, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sno_dist.shards.sources.groups.AT_ONCE", 14)  # seven rows
+    columns = np.stack([np.arange(60), values], 1)
+    np.savez(tmp_path / "x.npz", few=columns[:9], many=columns[9:])
+    told = rf"values about {values.mean():.6g} that differ by {values.std():.3g}".replace(
+        "+", r"\+"
+    )
+    message = rf"lost in float32 \| at: .*x\.npz, column 1 \(from 0\) \| got: {told} \|.*an offset"
+    with pytest.raises(DataError, match=message):
+        make(tmp_path)
+    columns[:, 1] -= columns[0, 1]
+    np.savez(tmp_path / "x.npz", few=columns[:9], many=columns[9:])
+    assert make(tmp_path).shape == (2,)
+
+
+def test_a_column_may_stand_still_in_one_distribution(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "frozen.npy", 1000 + 1e-6 * rng.normal(size=(30, 1)))
+    with pytest.raises(DataError, match=r"lost in float32 \| at: .*frozen\.npy, column 0"):
+        make(tmp_path)
+    np.save(tmp_path / "free.npy", 1000 + rng.normal(size=(30, 1)))
+    assert make(tmp_path).shape == (1,)
+
+
+@pytest.mark.parametrize("rows", [30, 5000])
+def test_a_constant_has_no_differences_nor_has_its_rounding(tmp_path: Path, rows: int) -> None:
+    constant = np.full((rows, 1), 1.7e9 + 0.1)
+    rounded = np.where(np.arange(rows)[:, None] % 2, 0.1 + 0.2, 0.3)
+    assert len(np.unique(rounded)) == 2
+    np.save(tmp_path / "a.npy", np.hstack([constant, rounded]))
+    np.save(tmp_path / "b.npy", np.hstack([constant, rounded])[:7])
+    assert make(tmp_path).shape == (2,)
+
+
 def test_different_widths_and_kinds(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((9, 3)))
     np.save(tmp_path / "b.npy", np.zeros((9, 2)))

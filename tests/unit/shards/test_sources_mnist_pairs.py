@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import shutil
 import struct
 import threading
 from collections.abc import Iterator
@@ -14,8 +16,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from sno_dist.config.load import load_config
 from sno_dist.config.schema import MnistPairs, Split
-from sno_dist.errors import DataError
+from sno_dist.errors import ArtifactError, DataError
+from sno_dist.shards.build import build_shards
 from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.fetch import cache_folder, fetch
 from sno_dist.shards.sources.idx import read_idx
@@ -69,6 +73,24 @@ def test_pools_keep_to_their_half_of_mnist(source: PairSource, folder: Path) -> 
     assert abs(audit["glyphs"]["seen"] - 0.5 * 1400) <= 10
     assert abs(audit["glyphs"]["unseen"] - 0.5 * 397) <= 10
     assert sum(audit["glyphs"].values()) == 1797
+
+
+def test_a_file_that_changed_is_told(folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(folder, tmp_path / "mnist")
+    source = {"kind": "mnist_pairs", "path": str(data), "model": 4, "judge": 1, "reference": 1}
+    config = load_config(
+        None, [f"shards.path={tmp_path}/shards", f"shards.source={json.dumps(source)}"]
+    )
+    built = build_shards(config)
+    # the plain file beside it is the one that is read
+    (data / "t10k-labels-idx1-ubyte.gz").touch()
+    assert build_shards(config) == built
+    labels = data / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ArtifactError, match=r"shards\.source\.files: 4 of .* -> 4 of"):
+        build_shards(config)
+    shutil.rmtree(data)
+    assert build_shards(config) == built
 
 
 def test_an_image_is_two_glyphs_resized_as_torch_does(source: PairSource) -> None:

@@ -1,0 +1,180 @@
+"""Shards are of the data that were read: changed data are told, copied or absent ones are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sno_dist.config.load import load_config
+from sno_dist.config.schema import Config
+from sno_dist.errors import ArtifactError, DataError, Preempted
+from sno_dist.runtime import preemption
+from sno_dist.runtime.artifact import COMPLETE
+from sno_dist.shards.build import build_shards
+from sno_dist.shards.manifest import Manifest
+
+FORMS = ("arrays", "images", "dealt", "table")
+
+
+def config_of(root: Path, form: str = "arrays") -> Config:
+    source = {"kind": "folder", "path": f"{root}/data"}
+    if form == "table":
+        source |= {"path": f"{root}/data/t.csv", "group": "g"}
+    return load_config(
+        None, [f"shards.path={root}/shards", f"shards.source={json.dumps(source)}", "name=mine"]
+    )
+
+
+def write(root: Path, form: str, name: str, value: int) -> None:
+    """One distribution, of the same size in bytes whatever its value below 10."""
+    data, rows = root / "data", np.arange(12, dtype=np.float32).reshape(6, 2) + value
+    data.mkdir(exist_ok=True)
+    match form:
+        case "arrays":
+            np.save(data / f"{name}.npy", rows)
+        case "images":
+            picture(data / name, 6, value)
+        case "dealt":
+            for role in ("model", "judge", "reference"):
+                picture(data / name / role, 2, value)
+        case "table":
+            text = "".join(f"{name},{value},{row}\n" for row in range(6))
+            with (data / "t.csv").open("a") as stream:
+                stream.write(("" if stream.tell() else "g,x,y\n") + text)
+
+
+def picture(folder: Path, count: int, value: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        Image.fromarray(np.full((2, 2), value, np.uint8)).save(folder / f"{index}.bmp")
+
+
+def last_file(root: Path) -> Path:
+    return sorted(path for path in (root / "data").rglob("*") if path.is_file())[-1]
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def built(tmp_path: Path, form: str) -> Manifest:
+    for value, name in enumerate("abc"):
+        write(tmp_path, form, name, value)
+    return build_shards(config_of(tmp_path, form))
+
+
+def test_a_distribution_that_came_later_is_told(tmp_path: Path, form: str, built: Manifest) -> None:
+    assert build_shards(config_of(tmp_path, form)) == built
+    write(tmp_path, form, "d", 7)
+    message = r"shards here were.*shards\.source\.files: \d+ of \d+ bytes.* -> \d+ of.*delete this"
+    with pytest.raises(ArtifactError, match=message):
+        build_shards(config_of(tmp_path, form))
+
+
+@pytest.mark.usefixtures("built")
+def test_a_file_that_was_mended_to_the_same_size_is_told(tmp_path: Path, form: str) -> None:
+    path = last_file(tmp_path)
+    data, before = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(before, before + 1))
+    with pytest.raises(ArtifactError, match=r"files: (\d+ of \d+ bytes).* -> \1"):
+        build_shards(config_of(tmp_path, form))
+
+
+@pytest.mark.parametrize("form", ["arrays", "images", "dealt"], indirect=True)
+@pytest.mark.usefixtures("built")
+def test_a_file_that_was_removed_is_told(tmp_path: Path, form: str) -> None:
+    last_file(tmp_path).unlink()
+    with pytest.raises(ArtifactError, match=r"shards\.source\.files"):
+        build_shards(config_of(tmp_path, form))
+
+
+def test_a_copy_that_keeps_its_times_is_the_same_data(
+    tmp_path: Path, form: str, built: Manifest
+) -> None:
+    (tmp_path / "data").rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "data")
+    assert build_shards(config_of(tmp_path, form)) == built
+
+
+def test_files_that_are_not_read_change_nothing(tmp_path: Path, form: str, built: Manifest) -> None:
+    for folder, *_ in os.walk(tmp_path / "data"):
+        (Path(folder) / ".DS_Store").touch()
+    (tmp_path / "data/notes.txt").touch()
+    assert build_shards(config_of(tmp_path, form)) == built
+
+
+def test_shards_serve_where_the_data_are_not(tmp_path: Path, form: str, built: Manifest) -> None:
+    shutil.rmtree(tmp_path / "data")
+    assert build_shards(config_of(tmp_path, form)) == built
+    # the place that another disk is mounted at
+    (tmp_path / "data").mkdir()
+    assert build_shards(config_of(tmp_path, form)) == built
+
+
+@pytest.mark.parametrize("form", ["arrays"], indirect=True)
+def test_shards_serve_who_may_not_read_the_data(
+    tmp_path: Path, built: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(folder: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert build_shards(config_of(tmp_path)) == built
+
+
+@pytest.mark.parametrize("form", ["arrays"], indirect=True)
+def test_shards_that_tell_nothing_of_their_files_serve_as_before(
+    tmp_path: Path, built: Manifest
+) -> None:
+    complete = tmp_path / "shards" / COMPLETE
+    value = json.loads(complete.read_text())
+    del value["inputs"]["shards.source.files"]
+    complete.write_text(json.dumps(value))
+    assert build_shards(config_of(tmp_path)) == built
+
+
+@pytest.mark.parametrize("form", ["images"], indirect=True)
+@pytest.mark.usefixtures("built")
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data/a/9.bmp").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"cannot be listed.*data/a/9\.bmp.*No such file"):
+        build_shards(config_of(tmp_path, "images"))
+
+
+@pytest.mark.parametrize("form", ["arrays"], indirect=True)
+def test_what_is_built_again_from_touched_files_is_the_same(
+    tmp_path: Path, built: Manifest
+) -> None:
+    os.utime(last_file(tmp_path), (1, 1))
+    with pytest.raises(ArtifactError, match=r"shards\.source\.files"):
+        build_shards(config_of(tmp_path))
+    shutil.rmtree(tmp_path / "shards")
+    assert build_shards(config_of(tmp_path)).digest == built.digest
+
+
+def test_a_stopped_build_does_not_mix_old_and_new_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        write(tmp_path, "arrays", name, 0)
+    asked = iter(range(9))
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: next(asked) >= 2)
+        with pytest.raises(Preempted):
+            build_shards(config_of(tmp_path))
+    assert len(list((tmp_path / ".shards.partial").rglob("model*.tar"))) == 2
+    for path in (tmp_path / "data").iterdir():
+        np.save(path, np.load(path) + 5)
+        os.utime(path, (1, 1))
+    mixed = build_shards(config_of(tmp_path))
+    shutil.rmtree(tmp_path / "shards")
+    assert mixed.digest == build_shards(config_of(tmp_path)).digest
