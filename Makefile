@@ -20,7 +20,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## train on double digits, sample unseen pairs, print the table
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/accelerate launch \
+	@# As in launch/slurm/node.sh: the launcher hands signals on and waits for the save.
+	@export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2 PET_SHUTDOWN_TIMEOUT=280; \
+		OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/accelerate launch \
 		--config_file launch/accelerate/one_machine.yaml --num_processes $(RANKS) \
 		-m sno_dist run -c configs/digits.yaml
 

@@ -64,6 +64,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
     yield "devices", _devices
     yield "bf16", _bf16
     yield "collectives", _collectives
+    yield "shared", _shared
     yield "rename", _rename
     yield "lock", _lock
     yield "disk", _disk
@@ -175,6 +176,14 @@ def _collectives(folder: Path) -> str:
             fix="check the interconnect's driver and library versions; they must be one per job",
         )
     return f"all_reduce, broadcast, gather, barrier over {world.size} rank(s)"
+
+
+def _shared(folder: Path) -> str:
+    from sno_dist.runtime import collectives
+    from sno_dist.runtime.disk import check_shared
+
+    check_shared(folder)
+    return f"what rank 0 writes is seen by {collectives.world().size} rank(s)"
 
 
 def _rename(folder: Path) -> str:

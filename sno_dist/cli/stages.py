@@ -25,6 +25,7 @@ def _stage(name: str, stages: tuple[str, ...], text: str, example: str) -> Calla
             if dry_run:
                 _plan(config, stages)
             else:
+                _meet()
                 action(config)
 
         launch = "accelerate launch --config_file launch/accelerate/one_machine.yaml"
@@ -58,10 +59,8 @@ def _stage(name: str, stages: tuple[str, ...], text: str, example: str) -> Calla
     "shards.source.model=500",
 )
 def build_shards(config: Config) -> None:
-    from sno_dist.runtime.accelerator import start
     from sno_dist.shards.build import build_shards
 
-    start()
     build_shards(config)
     _done(config, "shards")
 
@@ -74,10 +73,8 @@ def build_shards(config: Config) -> None:
 )
 def fit_embedding(config: Config) -> None:
     from sno_dist.embedding.fit import fit_embedding
-    from sno_dist.runtime.accelerator import start
     from sno_dist.shards.manifest import open_manifest
 
-    start()
     fit_embedding(config, open_manifest(config))
     _done(config, "embedding")
 
@@ -90,11 +87,11 @@ def fit_embedding(config: Config) -> None:
 )
 def train(config: Config) -> None:
     from sno_dist.embedding.table import open_table
-    from sno_dist.runtime.accelerator import start
+    from sno_dist.runtime.accelerator import check_launcher
     from sno_dist.shards.manifest import open_manifest
     from sno_dist.training.train import train
 
-    start()
+    check_launcher(config.training.precision)
     manifest = open_manifest(config)
     train(config, manifest, open_table(config, manifest))
     _done(config, "training")
@@ -107,12 +104,10 @@ def train(config: Config) -> None:
     "sampling.contexts='[1, 10]'",
 )
 def sample(config: Config) -> None:
-    from sno_dist.runtime.accelerator import start
     from sno_dist.sampling.sample import sample
     from sno_dist.shards.manifest import open_manifest
     from sno_dist.training.checkpoint import open_checkpoint
 
-    start()
     manifest = open_manifest(config)
     sample(config, manifest, open_checkpoint(config, manifest))
     _done(config, "sampling")
@@ -126,11 +121,9 @@ def sample(config: Config) -> None:
 )
 def evaluate(config: Config) -> None:
     from sno_dist.evaluation.evaluate import evaluate
-    from sno_dist.runtime.accelerator import start
     from sno_dist.sampling.sample_set import open_samples
     from sno_dist.shards.manifest import open_manifest
 
-    start()
     manifest = open_manifest(config)
     report = evaluate(config, manifest, open_samples(config, manifest))
     _show(report.table, report.path)
@@ -146,14 +139,14 @@ def run(config: Config) -> None:
     from sno_dist.embedding.fit import fit_embedding
     from sno_dist.evaluation.evaluate import evaluate
     from sno_dist.evaluation.reference import check_counts
-    from sno_dist.runtime.accelerator import start
+    from sno_dist.runtime.accelerator import check_launcher
     from sno_dist.sampling.sample import sample
     from sno_dist.shards.build import build_shards
     from sno_dist.training.check import check_settings
     from sno_dist.training.train import train
 
-    start()
     # What later stages would refuse is better refused now than after hours of training.
+    check_launcher(config.training.precision)
     check_settings(config)
     manifest = build_shards(config)
     check_counts(config, manifest)
@@ -172,6 +165,15 @@ COMMANDS: tuple[click.Command, ...] = (
     sample,
     evaluate,
 )
+
+
+def _meet() -> None:
+    """Bring up the ranks; a signal ends one that still waits for others, and later asks to stop."""
+    from sno_dist.runtime import preemption
+    from sno_dist.runtime.accelerator import start
+
+    start()
+    preemption.listen()
 
 
 def _plan(config: Config, stages: tuple[str, ...]) -> None:

@@ -6,15 +6,16 @@ import atexit
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
 from sno_dist.errors import ConfigError
-from sno_dist.runtime import preemption
+from sno_dist.runtime import collectives
 from sno_dist.runtime.launcher import launcher_watched
 from sno_dist.runtime.precision import Precision, dtype_of, has_bf16, settled
 from sno_dist.runtime.progress import say
@@ -23,6 +24,7 @@ __all__ = [
     "EngineName",
     "autocast",
     "build_accelerator",
+    "check_launcher",
     "device",
     "engine_name",
     "leave",
@@ -47,6 +49,22 @@ OURS = {
 }
 """Keys of a DeepSpeed file that the run config decides: what they may say, and who decides."""
 
+SHARDED = {
+    "FSDP_VERSION": "2",
+    "FSDP_SHARDING_STRATEGY": "full_shard",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_FORWARD_PREFETCH": "false",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": "false",
+    "FSDP_AUTO_WRAP_POLICY": "no_wrap",
+    "FSDP_IGNORED_MODULES": "",
+    "FSDP_STATE_DICT_TYPE": "full_state_dict",
+}
+"""What accelerate hands on of its FSDP options, and what the fully sharded engine does of them.
+
+Those that are on where nobody asked (`CPU_RAM_EFFICIENT_LOADING`, ...) mean nothing to FSDP 2.
+"""
 
 SLOW = {
     "auto": "fp32, since this device has no bf16 of its own",
@@ -74,15 +92,15 @@ def start() -> None:
     if engine_name() == "deepspeed":
         _quieten_deepspeed()
     _check_devices()
-    with launcher_watched():
-        state = PartialState(timeout=_patience(), **_place())
+    patience = _patience()
+    with launcher_watched(), collectives.in_contact(_meeting(patience)):
+        state = PartialState(timeout=patience, **_place())
     if "nccl" not in (state.backend or ""):
         # gloo's threads abort the interpreter now and then if the group is still up when it ends;
         # NCCL's end waits for ranks that may be waiting for this one, see `leave`
         atexit.register(state.destroy_process_group)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    preemption.listen()
     say(_told(state))
 
 
@@ -92,7 +110,18 @@ def _told(state: PartialState) -> str:
     place = where.type
     if place == "cuda":
         place += f", {torch.cuda.get_device_name(where)}"
+    if (engine := engine_name()) != "data_parallel":
+        place += f", {engine}"
     return f"{ranks} {'rank' if ranks == 1 else 'ranks'} on {place}"
+
+
+def _meeting(patience: timedelta) -> str:
+    """What a rank waits for as it starts."""
+    ranks, host, port = (
+        os.environ.get(name, "?") for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    )
+    within = f"{patience.total_seconds():g} s ({TIMEOUT})"
+    return f"the start, when {ranks} ranks meet at {host}:{port} within {within}"
 
 
 def leave() -> None:
@@ -174,11 +203,10 @@ def build_accelerator(precision: Precision) -> Accelerator:
         precision: The run config's.
 
     Raises:
-        ConfigError: If the launcher asks for another precision, for gradient accumulation or for
-            anything else that the run config decides, or for fp16 where it cannot be.
+        ConfigError: As `check_launcher`.
     """
-    _refuse_conflicts(precision)
     start()
+    check_launcher(precision)
     if not has_bf16(device()) and precision in SLOW:
         say(f"precision: {SLOW[precision]}")
     # Its successor is not among accelerate's settings yet; the old one still does what we want.
@@ -198,10 +226,76 @@ def build_accelerator(precision: Precision) -> Accelerator:
 
 
 def _adopt(settings: dict[str, Any]) -> None:
-    """Refuse what a DeepSpeed file says in the run config's place; say the rest ourselves."""
+    """Say in a DeepSpeed file's place what the run config decides."""
+    if settings["zero_optimization"]["stage"] == 3:
+        # The optimizer would be called once for each sub-group, and clip each by itself.
+        settings["zero_optimization"]["sub_group_size"] = WHOLE
+    # A batch's samples are counted in distributions, and ranks may hold different numbers of them.
+    settings |= {
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "train_micro_batch_size_per_gpu": 1,
+    }
+
+
+def check_launcher(precision: Precision) -> None:
+    """Refuse a launcher that asks for what the run config decides, or for what no engine does.
+
+    Args:
+        precision: The run config's.
+
+    Raises:
+        ConfigError: If it asks for another precision, for gradient accumulation, for fp16 where
+            that cannot be, or for what an engine would silently leave out.
+    """
+    _check_precision(precision)
+    accumulate = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if accumulate != "1":
+        raise ConfigError(
+            "the launcher and the run config disagree on gradient accumulation",
+            where="accelerate --gradient_accumulation_steps against training.micro",
+            got=f"{accumulate} against 1",
+            fix="leave accumulation to training.micro",
+        )
+    match engine_name():
+        case "deepspeed":
+            _check_zero(DeepSpeedPlugin().deepspeed_config)
+        case "fsdp":
+            _check_sharding()
+        case "data_parallel":
+            pass
+
+
+def _check_precision(precision: Precision) -> None:
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    here = settled(precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if asked not in ("no", here):
+        raise ConfigError(
+            "the launcher and the run config disagree on precision",
+            where="accelerate --mixed_precision against training.precision",
+            got=f"{asked} against {here}" + (", by auto" if precision == "auto" else ""),
+            fix="leave precision to the run config",
+        )
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError(
+            "fp16 training needs a GPU",
+            where="training.precision",
+            got="fp16 on a CPU",
+            fix="take bf16 or fp32",
+        )
+    if precision == "fp16" and engine_name() != "data_parallel":
+        raise ConfigError(
+            "the loss scaler of fp16 does not know of shared gradients",
+            where="training.precision",
+            got=f"fp16 under {engine_name()}",
+            fix="take bf16, or launch data parallel",
+        )
+
+
+def _check_zero(settings: Mapping[str, Any]) -> None:
     for key, (allowed, decides) in OURS.items():
         found = settings.get(key, allowed)
-        if isinstance(found, dict) and found.get("enabled") is False:
+        if isinstance(found, dict) and found.get("enabled") in (False, "auto"):
             continue
         if found not in (allowed, "auto"):
             raise ConfigError(
@@ -219,46 +313,16 @@ def _adopt(settings: dict[str, Any]) -> None:
             expected="1, 2 or 3",
             fix="launch with launch/accelerate/one_machine.yaml for plain data parallelism",
         )
-    if stage == 3:
-        # The optimizer would be called once for each sub-group, and clip each by itself.
-        settings["zero_optimization"]["sub_group_size"] = WHOLE
-    # A batch's samples are counted in distributions, and ranks may hold different numbers of them.
-    settings |= {
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": 0.0,
-        "train_micro_batch_size_per_gpu": 1,
-    }
 
 
-def _refuse_conflicts(precision: Precision) -> None:
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    here = settled(precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if asked not in ("no", here):
-        raise ConfigError(
-            "the launcher and the run config disagree on precision",
-            where="accelerate --mixed_precision against training.precision",
-            got=f"{asked} against {here}" + (", by auto" if precision == "auto" else ""),
-            fix="leave precision to the run config",
-        )
-    accumulate = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if accumulate != "1":
-        raise ConfigError(
-            "the launcher and the run config disagree on gradient accumulation",
-            where="accelerate --gradient_accumulation_steps against training.micro",
-            got=f"{accumulate} against 1",
-            fix="leave accumulation to training.micro",
-        )
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError(
-            "fp16 training needs a GPU",
-            where="training.precision",
-            got="fp16 on a CPU",
-            fix="take bf16 or fp32",
-        )
-    if precision == "fp16" and engine_name() != "data_parallel":
-        raise ConfigError(
-            "the loss scaler of fp16 does not know of shared gradients",
-            where="training.precision",
-            got=f"fp16 under {engine_name()}",
-            fix="take bf16, or launch data parallel",
-        )
+def _check_sharding() -> None:
+    for name, done in SHARDED.items():
+        asked = os.environ.get(name, done)
+        if asked.lower() != done:
+            raise ConfigError(
+                "the fully sharded engine does not do this",
+                where=f"accelerate --{name.lower()}",
+                got=asked,
+                expected=done or "none",
+                fix="take it out of the launcher's file; launch/accelerate/fsdp2.yaml is enough",
+            )

@@ -207,7 +207,7 @@ def writing(
     are dropped when it is published.
 
     Raises:
-        ArtifactError: If the folder cannot be written.
+        ArtifactError: If the folder cannot be written, or the ranks do not share it.
         RunError: If another run is writing it.
 
     **Collective** on entry and exit.

@@ -6,6 +6,7 @@ others gets a `RunError` that names the phase, instead of a backend's traceback.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -117,11 +118,14 @@ def in_contact(phase: str) -> Iterator[None]:
     """For code that talks to other ranks by itself: tell of a lost one as the functions here do.
 
     Any other error passes. Gloo has no error type of its own, but names itself in the message.
+
+    Raises:
+        RunError: Naming the phase, if a rank was lost or, while the ranks still meet, never came.
     """
     try:
         yield
     except RuntimeError as error:
-        if not _is_up() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         with _named(phase):
             raise
@@ -140,8 +144,9 @@ def _named(phase: str) -> Iterator[None]:
             raise
         # NCCL tells its reason last
         lines = [line.strip()[:160] for line in str(error).splitlines() if line.strip()]
+        rank = world().rank if _is_up() else os.environ.get("RANK", "0")
         raise RunError(
-            f"rank {dist.get_rank()} lost contact with another rank during {phase}",
+            f"rank {rank} lost contact with another rank during {phase}",
             got=" ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else None,
             fix="read the other ranks' messages; then run the same command to resume",
         ) from error

@@ -1,8 +1,11 @@
-"""A disk that cannot be written: full, read-only, or not ours."""
+"""A disk that cannot be written: full, read-only, or not ours; or that the nodes do not share."""
 
 from __future__ import annotations
 
 import errno
+import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +13,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sno_dist.errors import ArtifactError
+from sno_dist.runtime import collectives
 
-__all__ = ["disk_watched"]
+__all__ = ["check_shared", "disk_watched"]
 
+PHASE = "looking for what rank 0 writes"
 REFUSALS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -23,6 +28,46 @@ REFUSALS = {
     errno.EPERM,
     errno.EROFS,
 }
+
+
+def check_shared(folder: Path) -> None:
+    """Refuse a folder where other ranks do not see what rank 0 writes.
+
+    Args:
+        folder: Made by rank 0.
+
+    Raises:
+        ArtifactError: On every rank, if any does not, or if rank 0 cannot write there.
+
+    **Collective.**
+    """
+    mark = _mark(folder)
+    host = "" if os.path.exists(mark) else socket.gethostname()
+    hosts = collectives.gather(host, PHASE)
+    if collectives.world().is_main:
+        mark.unlink()
+    if blind := [f"rank {rank} on {host}" for rank, host in enumerate(hosts) if host]:
+        raise ArtifactError(
+            "the nodes do not share this folder",
+            where=folder.absolute(),
+            got=f"what rank 0 writes is not seen by {blind[0]}"
+            + (f" and {len(blind) - 1} more" * (len(blind) > 1)),
+            fix="name a folder of a disk that all nodes share, by its absolute path",
+        )
+
+
+def _mark(folder: Path) -> Path:
+    """A file that rank 0 has just made, of a new name: no network disk's cache knows of it yet."""
+    name, refused = f".shared-{secrets.token_hex(8)}", None
+    if collectives.world().is_main:
+        try:
+            (folder / name).touch()
+        except OSError as error:
+            refused = error.strerror or str(error)
+    name, refused = collectives.broadcast((name, refused), PHASE)
+    if refused is not None:
+        raise _unwritable(folder, refused)
+    return folder / name
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sno_dist.errors import RunError
 from sno_dist.runtime import collectives
+from sno_dist.runtime.disk import check_shared
 
 __all__ = ["LOCK", "locked"]
 
@@ -42,6 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: If another run holds it, the folder cannot be written, or files cannot be locked
             there.
+        ArtifactError: If it is another folder for another rank.
 
     **Collective.**
     """
@@ -57,6 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
             fix="wait for the other run, or give this one a folder of its own (run=...)",
         )
     try:
+        check_shared(folder)
         yield
     finally:
         if handle is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sno_dist.runtime import collectives
 from sno_dist.runtime.artifact import write_json
+from sno_dist.runtime.progress import say
 
 __all__ = ["PROVENANCE", "describe", "write_provenance"]
 
@@ -36,6 +37,8 @@ def write_provenance(
     path, earlier = run / PROVENANCE, []
     if resumes and path.is_file():
         last = json.loads(path.read_text())
+        if last["precision"] != precision:
+            say(f"precision: {precision} from here on; {last['precision']} before")
         earlier = [*last.pop("earlier", []), last]
     write_json(path, {**describe(upstream), "precision": precision, "earlier": earlier})
 

@@ -84,23 +84,37 @@ class Running:
         return ended
 
 
-def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None) -> Running:
-    """Start `sno-dist ARGUMENTS`; its streams go to files in `folder`."""
+def start(
+    folder: Path, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Running:
+    """Start `sno-dist ARGUMENTS` in `cwd`; its streams go to files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     number = next(NUMBERS)
     out, err = folder / f"{number}.out", folder / f"{number}.err"
     words = [str(argument) for argument in arguments]
-    process = FORKED.Process(target=_command, args=(words, dict(env or {}), str(out), str(err)))
+    place = (str(cwd), dict(env or {}), str(out), str(err))
+    process = FORKED.Process(target=_command, args=(words, *place))
     process.start()
     return Running(process=process, out=out, err=err, began=time.monotonic())
 
 
-def start_ranks(size: int, folder: Path, *arguments: object) -> list[Running]:
+def start_ranks(
+    size: int,
+    folder: Path,
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    cwd: Callable[[int], Path] = lambda _: ROOT,
+) -> list[Running]:
     """Start the ranks of one world, without an agent that would end the others with one."""
     place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
     place["MASTER_PORT"] = str(free_port())
     return [
-        start(folder, *arguments, env={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        start(
+            folder,
+            *arguments,
+            env={**place, "RANK": str(rank), "LOCAL_RANK": str(rank), **(env or {})},
+            cwd=cwd(rank),
+        )
         for rank in range(size)
     ]
 
@@ -125,12 +139,12 @@ def wait_for(condition: Callable[[], bool], timeout: float = 200) -> None:
         time.sleep(0.005)
 
 
-def _command(words: list[str], env: dict[str, str], out: str, err: str) -> None:
+def _command(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
     for path, stream in ((out, 1), (err, 2)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, stream)
         os.close(handle)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     os.environ.update({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env})
     import torch
 

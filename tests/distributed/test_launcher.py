@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.distributed.forked import free_port, start
 from tests.distributed.launch import launch
+from tests.pipeline.small import small_run
 
 LAUNCHER = """
 import subprocess, sys, time
@@ -58,6 +60,45 @@ def test_a_rank_without_launcher_ends(tmp_path: Path, after: float) -> None:
         "[rank 1] error: rank 1 lost contact with another rank during the start | "
         "got: the launcher has ended | do: run the same command again"
     )
+
+
+@pytest.mark.parametrize(
+    ("rank", "told"),
+    [
+        (0, "Timed out after 5 seconds waiting for clients. 1/2 clients joined."),
+        (1, "The client socket has timed out after 4000ms while trying to connect to "),
+    ],
+)
+def test_a_rank_that_does_not_come_ends_the_other_with_what_it_waited_for(
+    tmp_path: Path, rank: int, told: str
+) -> None:
+    port = str(free_port())
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "SNO_DIST_TIMEOUT": "4"}
+    words = small_run(tmp_path / "shards", tmp_path / "run", tmp_path / "judge")
+    ended = start(tmp_path, "build-shards", *words, env=world).end()
+    assert ended.code == 5
+    assert "Traceback" not in ended.err
+    assert ended.err.splitlines()[-1].startswith(
+        f"[rank {rank}] error: rank {rank} lost contact with another rank during the start, when "
+        f"2 ranks meet at 127.0.0.1:{port} within 4 s (SNO_DIST_TIMEOUT) | got: {told}"
+    )
+
+
+@pytest.mark.parametrize("stage", ["run", "train"])
+def test_a_launcher_that_contradicts_the_config_is_refused_before_anything_is_made(
+    tmp_path: Path, stage: str
+) -> None:
+    words = small_run(tmp_path / "shards", tmp_path / "run", tmp_path / "judge")
+    asked = {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    ended = start(tmp_path / "streams", stage, *words, env=asked).end()
+    assert ended.code == 2
+    assert ended.errors == [
+        "error: the launcher and the run config disagree on precision | "
+        "at: accelerate --mixed_precision against training.precision | got: bf16 against fp32 | "
+        "do: leave precision to the run config"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["streams"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the GPU would be found")

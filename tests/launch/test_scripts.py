@@ -143,6 +143,20 @@ def test_the_site_may_use_what_strict_bash_refuses(checkout: Checkout) -> None:
     assert options(checkout.calls("accelerate")[0])["--num_processes"] == "10"
 
 
+def test_what_a_submission_names_stands_against_the_sites_file(checkout: Checkout) -> None:
+    example = (checkout.root / "launch/site.env.example").read_text()
+    names = re.findall(r"^export (\w+)=", example, re.M)
+    assert "ACCELERATE_CONFIG" in names
+    (checkout.root / "launch/site.env").write_text(example)
+    printenv = f"#!/usr/bin/env bash\nprintenv {' '.join(names)}\n"
+    (checkout.root / "bin/srun").write_text(printenv)
+    own = dict.fromkeys(names, "")
+    assert "fsdp2.yaml" in checkout.run("stage.sbatch", "train", **own).stdout
+    named = {name: f"named {name}" for name in names}
+    told = checkout.run("stage.sbatch", "train", **named).stdout
+    assert told.splitlines() == list(named.values())
+
+
 @pytest.mark.parametrize(
     ("words", "given", "message"),
     [
@@ -209,6 +223,24 @@ def test_a_node_that_is_asked_to_stop_hands_it_on_and_ends_with_75_unless_it_is_
     node.send_signal(number)
     out, err = node.communicate(timeout=30)
     assert (node.returncode, out, err) == (code, "heard TERM\n", "")
+
+
+def test_the_demos_launcher_is_told_of_signals_what_a_nodes_is(checkout: Checkout) -> None:
+    launcher = checkout.root / "bin/accelerate"
+    launcher.write_text(
+        "#!/usr/bin/env bash\nprintenv PET_SIGNALS_TO_HANDLE PET_SHUTDOWN_TIMEOUT\n"
+    )
+    node = checkout.run("node.sh", "h", "1", "train", SLURM_NODEID="0")
+    assert "SIGUSR2" in node.stdout
+    (checkout.root / "ready").touch()  # newer than what the environment is built from
+    demo = subprocess.run(
+        ["make", "demo", f"BIN={launcher.parent}", f"READY={checkout.root / 'ready'}", "RANKS=2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert demo.stdout == node.stdout
 
 
 # ---------------------------------------------------------------------------- a pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.launch.stubs import ROOT
 from tests.pipeline.small import small_run
 
 PROGRAM = Path(__file__).with_name("place_program.py")
+README = ROOT / "launch/README.md"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
 ENVIRONMENT = {
     **os.environ,
@@ -60,13 +62,15 @@ def two_nodes(*words: str, **site: str) -> list[subprocess.Popen[str]]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("file", "words"),
+    ("file", "words", "engine"),
     [
-        ("fsdp2", ""),
-        ("deepspeed", "--deepspeed_config_file launch/deepspeed/zero2.json"),
+        ("fsdp2", "", "fsdp"),
+        ("deepspeed", "--deepspeed_config_file launch/deepspeed/zero2.json", "deepspeed"),
     ],
 )
-def test_nodes_share_what_an_engine_shares(tmp_path: Path, file: str, words: str) -> None:
+def test_nodes_share_what_an_engine_shares(
+    tmp_path: Path, file: str, words: str, engine: str
+) -> None:
     run = tmp_path / "run"
     line = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=3")
     site = {"ACCELERATE_CONFIG": f"launch/accelerate/{file}.yaml", "ACCELERATE_OPTIONS": words}
@@ -75,6 +79,7 @@ def test_nodes_share_what_an_engine_shares(tmp_path: Path, file: str, words: str
     nodes = two_nodes("train", *line, **site)
     errors = [node.communicate(timeout=200)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
+    assert f"2 ranks on cpu, {engine}" in errors[0].splitlines()
     assert json.loads((run / "provenance.json").read_text())["ranks"] == 2
     assert (run / "training/step-00000003/COMPLETE").is_file()
 
@@ -97,3 +102,29 @@ def test_a_signal_to_one_nodes_task_alone_stops_both_nodes_at_one_saved_step(
     assert [list(told) for told in saved] == [["0"], ["1"]], errors
     assert saved[0]["0"] == saved[1]["1"]
     assert json.loads((run / "provenance.json").read_text())["ranks"] == 2
+
+
+def test_without_slurm_the_exports_that_are_shown_make_a_launcher_wait_for_the_save(
+    tmp_path: Path,
+) -> None:
+    shown = dict(re.findall(r"^export (PET_\w+)=(\S+)$", README.read_text(), re.M))
+    run = tmp_path / "run"
+    words = small_run(tmp_path / "shards", run, tmp_path / "judge", "training.steps=3000")
+    for stage in ("build-shards", "fit-embedding"):
+        assert start(tmp_path / "streams", stage, *words).end().code == 0
+    ranks = ("launch/accelerate/one_machine.yaml", "--num_processes", "2")
+    launcher = subprocess.Popen(
+        [*LAUNCH, *ranks, "-m", "sno_dist", "train", *words],
+        cwd=ROOT,
+        env={**ENVIRONMENT, **shown},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for((run / "logs/rank-00000.jsonl").is_file, 90)
+    finally:
+        launcher.send_signal(signal.SIGUSR2)
+    error = launcher.communicate(timeout=60)[1]
+    saved = dict(SAVED.findall(error))
+    assert saved.keys() == {"0", "1"}, error
+    assert len(set(saved.values())) == 1

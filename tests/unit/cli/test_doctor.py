@@ -12,7 +12,7 @@ from tests.unit.cli.run_cli import call
 
 Capture = pytest.CaptureFixture[str]
 CHECKS = ["python", "packages", "devices", "bf16", "collectives"]
-FOLDER_CHECKS = ["rename", "lock", "disk", "tensorboard"]
+FOLDER_CHECKS = ["shared", "rename", "lock", "disk", "tensorboard"]
 
 
 def test_this_machine_is_fit(capsys: Capture, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_folder_that_is_not_there_fails_what_needs_it(capsys: Capture, tmp_pat
     assert failed == FOLDER_CHECKS
     assert "do: make it, or mend its permissions" in told.out
     assert told.code == 1
-    assert told.err == "error: 4 of 9 checks failed | do: see FAIL above\n"
+    assert told.err == "error: 5 of 10 checks failed | do: see FAIL above\n"
 
 
 def test_other_failures_tell_what_to_do(
