@@ -23,7 +23,7 @@ from sno_dist.runtime.launcher import parent
 
 __all__ = ["commands", "guarded", "main"]
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED, UNREAD = 130, 141  # 128 + SIGINT and SIGPIPE, as a shell reports them
 
 
 class InOrder(click.Group):
@@ -33,6 +33,17 @@ class InOrder(click.Group):
         """The commands in the order they were added."""
         del ctx
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Call a command; click itself would end the process where its output is not read."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGoneError from None
+
+
+class _ReaderGoneError(Exception):
+    """Who read our output has gone, as in `sno-dist config schema | head -n 1`."""
 
 
 @click.group(
@@ -81,9 +92,11 @@ def guarded(action: Callable[[], int | None]) -> NoReturn:
         code = _tell(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _tell("interrupted; the same command resumes", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to tell anyone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _ReaderGoneError:
+        # Nothing is left to tell anyone, nor may what is buffered be written at the end.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        code = UNREAD
     except Exception:
         if not _in_contact():
             raise

@@ -12,7 +12,7 @@ from sno_dist.config.schema import Config
 from sno_dist.config.schema import Judge as Settings
 from sno_dist.errors import Preempted
 from sno_dist.judge.classifier import Classifier, load_classifier
-from sno_dist.judge.train import train_classifier
+from sno_dist.judge.train import train_classifier, updates_of
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.artifact import reuse, writing
@@ -29,8 +29,8 @@ PHASE = "training the judge"
 def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     """The population's judge, trained if there is none yet; None where accuracy means nothing.
 
-    Rank 0 trains while the others wait: the network is small, and so its weights do not depend on
-    the number of ranks.
+    Rank 0 trains while the others wait: the network is small, and so its weights depend on rank 0's
+    number of threads at most, not on the number of ranks.
 
     Raises:
         Preempted: If the run was asked to stop; the judge's training then begins anew.
@@ -65,8 +65,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
     parts = [reader.all(entry, "judge") for entry in manifest.entries]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)
-    steps = settings.epochs * max(1, len(images) // settings.batch)
-    with Progress(steps, PHASE) as progress:
+    with Progress(updates_of(settings, len(images)), PHASE) as progress:
 
         def told(_step: int, _total: int, loss: float) -> None:
             progress.advance(note=f"loss {loss:.3f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sno_dist.judge.network import Form, ResNet18
 from sno_dist.runtime.precision import has_bf16
 from sno_dist.runtime.rng import generator
 
-__all__ = ["Progress", "train_classifier"]
+__all__ = ["Progress", "train_classifier", "updates_of"]
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with: steps done, steps in all, the loss."""
@@ -60,9 +61,9 @@ def train_classifier(
     source = torch.Generator().manual_seed(key)
     judge = _fresh(images, settings, classes, key, device)
     network = judge.network.train()
-    total = settings.epochs * max(1, len(images) // settings.batch)
+    total = updates_of(settings, len(images))
     optimizer, schedule = _optimisation(network, settings, total)
-    batches = _batches(images, labels, settings, source)
+    batches = islice(_batches(images, labels, settings.batch, source), total)
     for step, (pictures, truth) in enumerate(batches, start=1):
         inputs = judge.standardise(augment(pictures, source).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
@@ -75,6 +76,16 @@ def train_classifier(
         _report(step, total, loss.item(), progress)
     network.eval()
     return judge
+
+
+def updates_of(settings: Settings, images: int) -> int:
+    """Updates of a training: those of its epochs, but for few images no fewer than enough to learn.
+
+    Args:
+        settings: Epochs, batch, and the least.
+        images: How many there are.
+    """
+    return max(settings.min_updates, settings.epochs * max(1, images // settings.batch))
 
 
 def augment(images: Tensor, source: torch.Generator) -> Tensor:
@@ -159,13 +170,13 @@ def _optimisation(
 def _batches(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer],
-    settings: Settings,
+    batch: int,
     source: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of every epoch, shuffled anew; what does not fill a batch is left out."""
+    """Whole batches of epoch after epoch, shuffled anew; what does not fill one is left out."""
     truth = torch.from_numpy(np.array(labels, dtype=np.int64))
-    size = min(settings.batch, len(images))
-    for _ in range(settings.epochs):
+    size = min(batch, len(images))
+    while True:
         order = torch.randperm(len(images), generator=source)
         for part in order[: len(order) // size * size].split(size):
             yield to_unit(images[part.numpy()]), truth[part]

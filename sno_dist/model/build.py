@@ -48,6 +48,8 @@ class OperatorSpec(BaseModel):
             transform: one value, or one for each of the last axis.
         scale: Then divided by.
         seen: Names of the training distributions, in the order of the table's rows.
+        guidable: Whether training drops u now and then, without which there is no null embedding
+            for guidance to move away from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +61,7 @@ class OperatorSpec(BaseModel):
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     seen: tuple[str, ...]
+    guidable: bool = True
 
 
 def make_schedule(section: schema.Schedule) -> sde.Schedule:

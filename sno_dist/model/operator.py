@@ -15,7 +15,7 @@ from sno_dist.config.schema import Objective
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.diffusion.solvers import Noise
 from sno_dist.embedding.features import Sums, sum_features
-from sno_dist.errors import RunError
+from sno_dist.errors import ConfigError, RunError
 from sno_dist.model.acceptance import candidates, departures, nearest
 from sno_dist.model.batch import Batch
 from sno_dist.model.build import (
@@ -213,7 +213,17 @@ class ScoreNeuralOperator(nn.Module):
 
         Returns:
             (N, *shape), data units: uint8 images, float32 vectors.
+
+        Raises:
+            ConfigError: If there is guidance, and training had none to learn from.
         """
+        if guidance != 1 and not self.spec.guidable:
+            raise ConfigError(
+                "guidance needs a null embedding that was trained",
+                where="guidance",
+                got=f"{guidance} for an operator trained with training.objective.drop=0",
+                fix="take guidance=1",
+            )
         score = guided(self.score_model, u, self.unknown, guidance)
         latents = sampler(score, self.schedule, lambda: noise().to(u.device))
         return self.decode(latents)
@@ -246,7 +256,7 @@ class ScoreNeuralOperator(nn.Module):
             (n, *shape), data units.
 
         Raises:
-            ConfigError: If acceptance is not a share.
+            ConfigError: If acceptance is not a share, or guidance cannot be.
             DataError: If some are to be dropped and the operator cannot embed.
         """
         generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ from sno_dist.config.schema import Config, Training
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import engine_name
+from sno_dist.training.checkpoint import is_trained
 
 __all__ = ["check_settings"]
 
@@ -23,7 +24,9 @@ def check_settings(config: Config) -> None:
     _check_matching(config)
     _check_references(config)
     check_drawing(config)
-    _check_ranks(config.training, collectives.world().size)
+    # samples of what is trained may be drawn on any number of them
+    if not is_trained(config):
+        _check_ranks(config.training, collectives.world().size)
 
 
 def _check_base(config: Config) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "Checkpoint",
     "Snapshot",
     "find_checkpoint",
+    "is_trained",
     "open_checkpoint",
     "save_checkpoint",
     "training_inputs",
@@ -119,12 +120,11 @@ def open_checkpoint(config: Config, manifest: Manifest) -> Checkpoint:
     Raises:
         ArtifactError: If training has not finished there, or was of other settings or shards.
     """
-    training = run_folder(config) / TRAINING
-    path = training / _name(config.training.steps)
-    if not is_complete(path):
+    path = _last(config)
+    if not is_trained(config):
         raise ArtifactError(
             "training has not finished here",
-            where=training,
+            where=path.parent,
             expected=path.name,
             fix="run `sno-dist train` with the same config",
         )
@@ -134,8 +134,19 @@ def open_checkpoint(config: Config, manifest: Manifest) -> Checkpoint:
     return _as_checkpoint(artifact)
 
 
+def is_trained(config: Config) -> bool:
+    """Whether the last step of a config's run has a checkpoint, of whatever other settings."""
+    return is_complete(_last(config))
+
+
+def _last(config: Config) -> Path:
+    return run_folder(config) / TRAINING / _name(config.training.steps)
+
+
 def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | None:
     """The newest whole checkpoint, or None; a damaged one is named and passed over.
+
+    LATEST is moved to it: a kill between a checkpoint and its name leaves that behind.
 
     Raises:
         ArtifactError: If the newest was made by another config.
@@ -148,6 +159,8 @@ def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | N
         return None
     artifact = open_artifact(newest, KIND, verify=False)
     check_inputs(artifact, inputs)
+    if collectives.world().is_main:
+        _name_latest(newest)
     return _as_checkpoint(artifact)
 
 
@@ -178,9 +191,7 @@ def save_checkpoint(
             save_file(_contiguous(snapshot.moments), folder / OPTIMIZER)
             write_json(folder / STATE, {"step": snapshot.step, "scaler": dict(snapshot.scaler)})
     if collectives.world().is_main:
-        pointer = training / f".{LATEST}.part"
-        pointer.write_text(path.name + "\n")
-        pointer.replace(training / LATEST)
+        _name_latest(path)
         complete = sorted(p for p in training.glob("step-*") if is_complete(p))
         place = complete.index(path) + 1
         for old in complete[: max(0, place - keep)] + complete[place:]:
@@ -188,6 +199,14 @@ def save_checkpoint(
             old.rename(old.with_name(f".{old.name}.old"))
         for old in training.glob(".step-*.old"):
             shutil.rmtree(old)
+
+
+def _name_latest(path: Path) -> None:
+    latest, name = path.with_name(LATEST), path.name + "\n"
+    if not (latest.is_file() and latest.read_text() == name):
+        pointer = path.with_name(f".{LATEST}.part")
+        pointer.write_text(name)
+        pointer.replace(latest)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

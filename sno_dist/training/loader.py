@@ -109,13 +109,15 @@ class StepBatches(Dataset[Batch]):
 
 
 def _padded(context: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Add zero rows up to a multiple of BUCKET, so that few shapes occur.
+    """Repeat the first row up to a multiple of BUCKET, so that few shapes occur.
 
-    Libraries keep a compiled primitive, with its scratch memory, for every shape they meet:
-    without this a rank on a CPU grows by ten megabytes for each new number of context samples.
+    A row of zeros may be no sample: under a transform its gradients may not be finite, though
+    nothing is made of it. Libraries keep a compiled primitive, with its scratch memory, for every
+    shape they meet: without this a rank on a CPU grows by ten megabytes for each new number of
+    context samples.
     """
     rows = -len(context) % BUCKET
-    return np.concatenate([context, np.zeros((rows, *context.shape[1:]), context.dtype)])
+    return np.concatenate([context, context[:1].repeat(rows, 0)])
 
 
 def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterator[Batch]:

@@ -35,5 +35,6 @@ def untrained_operator(
         shift=manifest.shift,
         scale=manifest.scale,
         seen=tuple(entry.name for entry in manifest.split("seen")),
+        guidable=config.training.objective.drop > 0,
     )
     return ScoreNeuralOperator(spec, fitted)

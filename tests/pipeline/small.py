@@ -47,6 +47,7 @@ def small_run(shards: Path, run: Path, judge: Path, *overrides: str) -> list[str
         "sampling.batch=80",
         "judge.width=4",
         "judge.epochs=1",
+        "judge.min_updates=1",
         "evaluation.bootstrap=50",
         *overrides,
     ]

@@ -58,6 +58,7 @@ TINY = (
     "sampling.per_context=2",
     "judge.width=4",
     "judge.epochs=1",
+    "judge.min_updates=1",
     "evaluation.bootstrap=20",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

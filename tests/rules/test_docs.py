@@ -20,7 +20,7 @@ from tests.rules import test_rules as rules
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
-    *("data_shards/README.md", "launch/README.md"),
+    *("benchmarks/README.md", "data_shards/README.md", "launch/README.md"),
 )
 FIXTURE = ROOT / "data_shards/fixture"
 

@@ -21,6 +21,10 @@ class Judge(Section):
     seed: Natural = Field(default=0, description="its own, so that runs of other seeds share it")
     width: PositiveInt = Field(default=16, description="channels of the first of four stages")
     epochs: PositiveInt = 3
+    min_updates: PositiveInt = Field(
+        default=200,
+        description="at least so many: with few images, epochs of few batches teach little",
+    )
     batch: PositiveInt = 250
     learning_rate: PositiveFloat = 3e-3
 

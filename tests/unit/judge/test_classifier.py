@@ -14,7 +14,7 @@ from sno_dist.judge.classifier import Classifier, load_classifier
 from sno_dist.judge.network import Form, ResNet18
 from sno_dist.judge.train import augment, train_classifier
 
-SETTINGS = Settings(width=4, epochs=6, batch=30, learning_rate=5e-3)
+SETTINGS = Settings(width=4, epochs=6, min_updates=1, batch=30, learning_rate=5e-3)
 
 
 def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +108,18 @@ def test_progress_is_told_of_every_step() -> None:
     assert all(math.isfinite(loss) for *_, loss in told)
 
 
-def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 1, "batch": 500})
-    assert train_classifier(*stripes(20, 9), settings, seed=0, classes=3).form.classes == 3
+def test_few_images_are_gone_through_until_they_are_learned() -> None:
+    told: list[int] = []
+    settings = SETTINGS.model_copy(update={"epochs": 1, "batch": 500, "min_updates": 60})
+    judge = train_classifier(
+        *stripes(60, 9),
+        settings,
+        seed=0,
+        classes=3,
+        progress=lambda _, total, __: told.append(total),
+    )
+    assert told == [60] * 60
+    assert judge.accuracy(*stripes(150, 10)) > 0.95
 
 
 def test_wrong_data_are_told(judge: Classifier) -> None:

@@ -14,7 +14,7 @@ from tests.unit.shards.small import small_config
 def test_a_judge_asked_to_stop_leaves_nothing_and_then_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(tmp_path, "judge.width=4", "judge.epochs=1", "judge.batch=100")
+    config = small_config(tmp_path, "judge.width=4", "judge.batch=100", "judge.min_updates=2")
     manifest = build_shards(config)
     asked = iter((False, True))
     with monkeypatch.context() as patch:

@@ -229,6 +229,15 @@ def test_images_of_another_range_are_refused(images: torch.Tensor, words: str) -
         wake(make()).embed(images)
 
 
+def test_guidance_that_training_had_nothing_to_learn_from_is_refused() -> None:
+    operator = make()
+    operator.spec = operator.spec.model_copy(update={"guidable": False})
+    u = operator.unknown.detach()
+    assert len(operator.sample(u, 2, steps=2)) == 2
+    with pytest.raises(ConfigError, match=r"null embedding that was trained.*got: 1\.5"):
+        operator.sample(u, 2, steps=2, guidance=1.5)
+
+
 @pytest.mark.parametrize("base", ["none", "gaussian"])
 def test_guidance(base: str) -> None:
     operator = wake(make(base=base))

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sno_dist.errors import DataError, Preempted
+from sno_dist.evaluation.diversity import spread, spread_within
 from sno_dist.runtime import preemption
+from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.guidance import Calibration, SeenDiversity, beyond, calibrate, crossing
 from sno_dist.sampling.plan import Unit
 from sno_dist.sampling.sample import GUIDANCE, sample
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Entry
+from sno_dist.shards.reader import reader_of
 from sno_dist.training.checkpoint import Checkpoint
-from tests.unit.sampling.gaussians import arrays_config, untrained
+from tests.unit.sampling.gaussians import arrays_config, gaussians_config, untrained
 
 SIZES = {"a": 300, "b": 60, "c": 200, "d": 40}
 """Samples of each distribution, 15 % of them real; a is unseen."""
@@ -125,6 +129,25 @@ def go(root: Path, *overrides: str, rows: dict[str, np.ndarray] | None = None) -
     untrained(config, manifest).save_pretrained(root / "operator")
     checkpoint = Checkpoint(path=root / "operator", step=0, digest="untrained")
     return sample(config, manifest, checkpoint)
+
+
+@pytest.mark.parametrize("k", [10, None])
+def test_diversity_is_within_each_context_set_and_over_that_of_held_out_samples(
+    tmp_path: Path, k: int | None
+) -> None:
+    config = gaussians_config(tmp_path)
+    manifest = build_shards(config)
+    reader, operator = reader_of(config, manifest), untrained(config, manifest)
+    unit = SeenDiversity(operator, reader, None, config).units(k)[0]
+    drawn = Drawer(operator, reader, config.sampling, config.seed)(unit, 1.5)
+    groups = np.arange(20) // 5 if k else np.zeros(20, int)
+    expected = 0.0
+    for entry, samples in zip(unit.entries, drawn, strict=True):
+        real = operator.encode(torch.from_numpy(reader.all(entry, "reference"))).numpy()
+        own = operator.encode(torch.from_numpy(samples)).numpy()
+        expected += (spread_within(own, groups) or 0) / spread(real)
+    found = SeenDiversity(operator, reader, None, config).total(unit, 1.5)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_k_without_a_diversity_has_the_weight_of_whole_sets(tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sno_dist import ScoreNeuralOperator
+from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.embedding.table import open_table
 from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
 from sno_dist.evaluation.training_log import learning_of, read_log
-from sno_dist.runtime import preemption
+from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.world import World
 from sno_dist.shards.build import build_shards
+from sno_dist.training.check import check_settings
 from sno_dist.training.checkpoint import Checkpoint, open_checkpoint
 from sno_dist.training.failure import read_batch
 from sno_dist.training.train import train
@@ -102,6 +105,28 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(averaged[0][name], averaged[1][name]) for name in averaged[1])
 
 
+@pytest.mark.parametrize("transform", ["{kind: simplex}", "{kind: box, low: 0.0, high: 1.0}"])
+def test_context_sets_of_constrained_samples_train_an_encoder(
+    tmp_path: Path, transform: str
+) -> None:
+    checkpoint = go(
+        load_config(
+            None,
+            [
+                *(f"run={tmp_path}/run", f"shards.path={tmp_path}/shards", "judge=null"),
+                "shards.source={kind: dirichlet, seen: 8, unseen: 2, model: 60, reference: 8}",
+                "embedding={kind: set_encoder, width: 16, features: 4}",
+                f"model={{transform: {transform}, autoencoder: {{kind: identity}}}}",
+                "model.network={kind: nomad, width: 16, depth: 2}",
+                "model.likelihood=gaussian",
+                "training={steps: 2, warmup: 1, precision: fp32, workers: 0, context: [1, 12]}",
+                "training.distributions=5",
+            ],
+        )
+    )
+    assert checkpoint.step == 2
+
+
 def give_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     """A machine whose CPU and GPU have bf16, or have not."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
@@ -128,6 +153,35 @@ def test_the_default_precision_is_the_device_s(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+def test_a_precision_that_changes_on_the_way_is_told(
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny(tmp_path, shards, "training.precision=auto")
+    for has in (False, True):
+        AcceleratorState._reset_state()
+        give_bf16(monkeypatch, has)
+        stop_at(monkeypatch, 1)
+        with pytest.raises(Preempted):
+            go(config)
+    assert "precision: bf16 from here on; fp32 before" in capsys.readouterr().err
+
+
+def test_what_is_trained_may_be_opened_on_more_ranks_than_could_train_it(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, shards)
+    monkeypatch.setattr(collectives, "world", lambda: World(rank=0, size=7))
+    with pytest.raises(ConfigError, match="more ranks than distributions in a batch"):
+        check_settings(config)
+    monkeypatch.undo()
+    go(config)
+    monkeypatch.setattr(collectives, "world", lambda: World(rank=0, size=7))
+    check_settings(config)
+
+
 def test_what_a_run_leaves(tmp_path: Path, shards: Path) -> None:
     checkpoint = go(tiny(tmp_path, shards))
     run = tmp_path / "run"
@@ -135,6 +189,10 @@ def test_what_a_run_leaves(tmp_path: Path, shards: Path) -> None:
         "step-00000006",
         "step-00000008",
     ]
+    assert (run / "training/LATEST").read_text() == "step-00000008\n"
+    # a kill between a checkpoint and its name
+    (run / "training/LATEST").write_text("step-00000006\n")
+    go(tiny(tmp_path, shards))
     assert (run / "training/LATEST").read_text() == "step-00000008\n"
     operator = ScoreNeuralOperator.from_pretrained(run)
     averaged = load_file(checkpoint.path / "model.safetensors")
@@ -315,7 +373,8 @@ def test_a_probe_tells_accuracies_and_changes_nothing(tmp_path: Path, shards: Pa
     plain = go(tiny(tmp_path / "plain", shards))
     AcceleratorState._reset_state()
     probe = "training.probe={every: 4, distributions: 2, samples: 3}"
-    settings = (probe, "judge.width=4", "judge.epochs=1", "sampling.steps=2")
+    judge = ("judge.width=4", "judge.epochs=1", "judge.min_updates=1")
+    settings = (probe, *judge, "sampling.steps=2")
     probed = go(tiny(tmp_path / "probed", shards, *settings))
     for name, tensor in weights(plain).items():
         assert torch.equal(tensor, weights(probed)[name])
