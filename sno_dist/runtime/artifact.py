@@ -167,7 +167,7 @@ def check_inputs(artifact: Artifact, inputs: Mapping[str, Any]) -> None:
     if changed:
         were = "were" if artifact.kind.endswith("s") else "was"
         raise ArtifactError(
-            f"the {artifact.kind} here {were} made with another config",
+            f"the {artifact.kind} here {were} made of other settings or data",
             where=artifact.path,
             got="; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" * (len(changed) > 3)),
             fix="choose another folder (run=..., shards.path=...) or delete this one",

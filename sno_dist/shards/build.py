@@ -18,11 +18,12 @@ from sno_dist.diffusion.maps.transform import Identity, Transform
 from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
-from sno_dist.runtime.artifact import digest, is_complete, open_artifact, reuse, write_json, writing
+from sno_dist.runtime.artifact import is_complete, open_artifact, reuse, write_json, writing
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
-from sno_dist.shards.sources.factory import files_of, make_source
+from sno_dist.shards.originals import originals
+from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.source import Distribution, Role, Source
 from sno_dist.shards.tar import Shard, write_shard
 
@@ -30,8 +31,6 @@ __all__ = ["build_shards"]
 
 RECORDS = ".records"
 PHASE = "building shards"
-FILES = "shards.source.files"
-"""Beside settings of that section: what its files were."""
 CONSTANT = 1e-12
 """Share of an entry's mean square below which its variance is rounding."""
 
@@ -59,8 +58,7 @@ def build_shards(config: Config) -> Manifest:
     inputs |= {"shards.block": config.shards.block, "shards.shard": config.shards.shard}
     if config.model.transform.kind != "none":
         inputs |= flatten(config.model.transform, "model.transform")
-    if told := _told(config, Path(root)):
-        inputs[FILES] = told
+    inputs |= _originals(config, Path(root))
     if reuse(Path(root), "shards", inputs):
         return open_manifest(config)
     source = make_source(config.shards.source, config.shards.split)
@@ -76,46 +74,13 @@ def build_shards(config: Config) -> Manifest:
     return open_manifest(config)
 
 
-def _told(config: Config, root: Path) -> str | None:
-    """What the user's files are; of shards that cannot be compared with them, what they were.
-
-    **Collective**: rank 0 says it, since nodes may see a shared disk differently.
-    """
-    told = None
+def _originals(config: Config, root: Path) -> dict[str, Any]:
+    """What the user's files are. **Collective**: nodes may see a shared disk differently."""
+    found: dict[str, Any] = {}
     if collectives.world().is_main:
-        told = _listed(config)
-        if is_complete(root):
-            before = open_artifact(root, "shards", verify=False).inputs.get(FILES)
-            # A machine may hold the shards alone, and shards of earlier versions tell nothing.
-            told = before and (told or before)
-    return collectives.broadcast(told, "listing the source's files")
-
-
-def _listed(config: Config) -> str | None:
-    """The user's files by names, sizes and times in one line; None where there are none to see.
-
-    Not by contents, all of which every command would read that finds its shards built. A file that
-    was touched alone costs one more build, to the same bytes: all that was made from them stands.
-    """
-    try:
-        files = sorted(files_of(config.shards.source).items())
-        states = [(name, path.stat()) for name, path in files]
-    except PermissionError:
-        # who may read the shards may not read what they were made from
-        return None
-    except OSError as error:
-        raise DataError(
-            "a file of the source cannot be listed",
-            where=error.filename,
-            got=error.strerror,
-            fix="mend or remove it",
-        ) from error
-    if not states:
-        return None
-    size = sum(state.st_size for _, state in states)
-    newest = np.datetime64(max(state.st_mtime_ns for _, state in states) // 10**9, "s")
-    told = digest([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    return f"{len(states)} of {size} bytes, newest of {newest} UTC, digest {told[:12]}"
+        built = open_artifact(root, "shards", verify=False).inputs if is_complete(root) else None
+        found = originals(config.shards.source, built)
+    return collectives.broadcast(found, "looking at the source's files")
 
 
 def _build_share(

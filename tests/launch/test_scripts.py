@@ -234,7 +234,14 @@ def test_the_demos_launcher_is_told_of_signals_what_a_nodes_is(checkout: Checkou
     assert "SIGUSR2" in node.stdout
     (checkout.root / "ready").touch()  # newer than what the environment is built from
     demo = subprocess.run(
-        ["make", "demo", f"BIN={launcher.parent}", f"READY={checkout.root / 'ready'}", "RANKS=2"],
+        [
+            "make",
+            "--no-print-directory",
+            "demo",
+            f"BIN={launcher.parent}",
+            f"READY={checkout.root / 'ready'}",
+            "RANKS=2",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -212,7 +212,8 @@ def test_another_config_in_a_run_s_folder(made: Made, tmp_path: Path) -> None:
     words = made.words("whole", "training.learning_rate=0.5")
     ended = start(tmp_path, "run", *words).end()
     assert ended.code == 4
-    assert the_error(ended).startswith("error: the checkpoint here was made with another config")
+    told = "error: the checkpoint here was made of other settings or data"
+    assert the_error(ended).startswith(told)
     assert "got: training.learning_rate: 0.002 -> 0.5 | do: choose another folder" in ended.err
 
 

@@ -101,7 +101,7 @@ def test_the_same_command_finds_it_built(built: Path) -> None:
 
 
 def test_another_config_is_refused_by_name(built: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"another config.*shards\.source\.model: 70 -> 71"):
+    with pytest.raises(ArtifactError, match=r"or data.*shards\.source\.model: 70 -> 71"):
         build_shards(small_config(built, "shards.source.model=71"))
 
 

@@ -279,7 +279,7 @@ def test_what_comes_before_is_of_the_same_config_and_shards(tmp_path: Path, shar
 def test_another_config_in_the_same_folder(tmp_path: Path, shards: Path) -> None:
     go(tiny(tmp_path, shards))
     with pytest.raises(
-        ArtifactError, match=r"another config.*training\.learning_rate: 0.002 -> 0.5"
+        ArtifactError, match=r"other settings or data.*training\.learning_rate: 0.002 -> 0.5"
     ):
         go(tiny(tmp_path, shards, "training.learning_rate=0.5"))
     # what changes only how it runs is no other config
