@@ -43,9 +43,11 @@ def check_shared(folder: Path) -> None:
     """
     mark = _mark(folder)
     host = "" if os.path.exists(mark) else socket.gethostname()
-    hosts = collectives.gather(host, PHASE)
-    if collectives.world().is_main:
-        mark.unlink()
+    try:
+        hosts = collectives.gather(host, PHASE)
+    finally:
+        if collectives.world().is_main:
+            mark.unlink()
     if blind := [f"rank {rank} on {host}" for rank, host in enumerate(hosts) if host]:
         raise ArtifactError(
             "the nodes do not share this folder",

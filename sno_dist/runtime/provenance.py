@@ -37,8 +37,9 @@ def write_provenance(
     path, earlier = run / PROVENANCE, []
     if resumes and path.is_file():
         last = json.loads(path.read_text())
-        if last["precision"] != precision:
-            say(f"precision: {precision} from here on; {last['precision']} before")
+        # attempts of earlier versions do not tell theirs
+        if (before := last.get("precision", precision)) != precision:
+            say(f"precision: {precision} from here on; {before} before")
         earlier = [*last.pop("earlier", []), last]
     write_json(path, {**describe(upstream), "precision": precision, "earlier": earlier})
 

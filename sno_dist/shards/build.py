@@ -15,7 +15,7 @@ from sno_dist.config.load import flatten, shards_folder
 from sno_dist.config.schema import Config, Shards
 from sno_dist.diffusion.maps.factory import transform_of
 from sno_dist.diffusion.maps.transform import Identity, Transform
-from sno_dist.errors import ConfigError, DataError
+from sno_dist.errors import ConfigError, DataError, SnoError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
 from sno_dist.runtime.artifact import is_complete, open_artifact, reuse, write_json, writing
@@ -77,10 +77,18 @@ def build_shards(config: Config) -> Manifest:
 def _originals(config: Config, root: Path) -> dict[str, Any]:
     """What the user's files are. **Collective**: nodes may see a shared disk differently."""
     found: dict[str, Any] = {}
+    refused: SnoError | None = None
     if collectives.world().is_main:
-        built = open_artifact(root, "shards", verify=False).inputs if is_complete(root) else None
-        found = originals(config.shards.source, built)
-    return collectives.broadcast(found, "looking at the source's files")
+        try:
+            complete = open_artifact(root, "shards", verify=False) if is_complete(root) else None
+            found = originals(config.shards.source, complete.inputs if complete else None)
+        except SnoError as error:
+            refused = error
+    # an error too: the others would take rank 0 for lost
+    found, refused = collectives.broadcast((found, refused), "looking at the source's files")
+    if refused is not None:
+        raise refused
+    return found
 
 
 def _build_share(

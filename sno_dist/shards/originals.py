@@ -17,6 +17,9 @@ __all__ = ["CONTENTS", "LISTING", "originals"]
 CONTENTS, LISTING = "shards.source.files", "shards.source.listing"
 """Inputs beside the settings of that section."""
 
+Files = Mapping[str, tuple[Path, int, int]]
+"""Name below the source's path -> the file, its bytes, its time in ns."""
+
 
 def originals(source: schema.Source, built: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the user's files are: contents, and a listing of names, sizes and times.
@@ -44,10 +47,6 @@ def originals(source: schema.Source, built: Mapping[str, Any] | None) -> dict[st
         return known
     contents = _contents(files)
     return known if known.get(CONTENTS) == contents else {CONTENTS: contents, LISTING: listing}
-
-
-Files = Mapping[str, tuple[Path, int, int]]
-"""Name below the source's path -> the file, its bytes, its time in ns."""
 
 
 def _files(source: schema.Source) -> Files:

@@ -167,6 +167,15 @@ def test_a_precision_that_changes_on_the_way_is_told(
         with pytest.raises(Preempted):
             go(config)
     assert "precision: bf16 from here on; fp32 before" in capsys.readouterr().err
+    # an earlier version's attempt does not tell
+    path = tmp_path / "run/provenance.json"
+    told = json.loads(path.read_text())
+    del told["precision"]
+    path.write_text(json.dumps(told))
+    stop_at(monkeypatch, 1)
+    with pytest.raises(Preempted):
+        go(config)
+    assert "from here on" not in capsys.readouterr().err
 
 
 def test_what_is_trained_may_be_opened_on_more_ranks_than_could_train_it(
