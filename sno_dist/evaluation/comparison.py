@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sno_dist.evaluation.notation import MISSING, figure, percent
+from sno_dist.evaluation.catalogue import FIGURES
+from sno_dist.evaluation.notation import MISSING
 from sno_dist.evaluation.summary import SPLITS
 
-__all__ = ["COLUMNS", "Row", "comparison"]
-
-COLUMNS: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
-    "accuracy": ("accuracy", percent),
-    "MMD^2": ("mmd", figure),
-    "Frechet": ("frechet", figure),
-    "diversity": ("diversity", figure),
-    "copying": ("copying", percent),
-}
-"""Title -> key in a split's section, and how it is written."""
+__all__ = ["Method", "comparison"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One method.
+class Method:
+    """One method's figures.
 
     Args:
-        method: Its name.
+        name: Its name.
         cells: Column -> split -> the figure as text.
     """
 
-    method: str
+    name: str
     cells: Mapping[str, Mapping[str, str]]
 
 
-def comparison(summary: Mapping[str, Any]) -> list[Row]:
+def comparison(summary: Mapping[str, Any]) -> list[Method]:
     """The operator and every baseline at their largest K; nothing where there is no baseline.
 
     Args:
@@ -43,18 +35,25 @@ def comparison(summary: Mapping[str, Any]) -> list[Row]:
     baselines: Mapping[str, Any] = summary.get("baselines", {})
     if not baselines:
         return []
-    rows = [_row("operator", summary), *(_row(name, own) for name, own in baselines.items())]
-    known = [
-        title
-        for title in COLUMNS
-        if any(text != MISSING for row in rows for text in row.cells[title].values())
-    ]
-    return [Row(method=row.method, cells={t: row.cells[t] for t in known}) for row in rows]
-
-
-def _row(method: str, sections: Mapping[str, Any]) -> Row:
-    cells = {
-        title: {split: write((sections.get(split) or {}).get(key)) for split in SPLITS}
-        for title, (key, write) in COLUMNS.items()
+    methods = {"operator": summary, **baselines}
+    cells = {name: _cells(sections) for name, sections in methods.items()}
+    known = {
+        column
+        for own in cells.values()
+        for column, texts in own.items()
+        if any(text != MISSING for text in texts.values())
     }
-    return Row(method=method, cells=cells)
+    return [
+        Method(name=name, cells={column: own[column] for column in own if column in known})
+        for name, own in cells.items()
+    ]
+
+
+def _cells(sections: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    return {
+        shown.column: {
+            split: shown.write((sections.get(split) or {}).get(shown.key)) for split in SPLITS
+        }
+        for shown in FIGURES
+        if shown.column
+    }

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["MISSING", "figure", "in_order", "percent", "ranged", "weights"]
+__all__ = ["MISSING", "bounds_of", "figure", "in_order", "percent", "weights"]
 
 MISSING = "-"
 
 
-def ranged(section: Mapping[str, Any], key: str, share: bool) -> str:
-    """One figure of a section with its interval, or a dash."""
-    value, bounds = section.get(key), section.get(f"{key}_interval")
-    write = percent if share else figure
-    if value is None:
-        return MISSING
-    if bounds is None:
-        return write(value)
-    low, high = (write(bound).removesuffix(" %") for bound in bounds)
-    return f"{write(value)} [{low}, {high}]"
+def bounds_of(
+    section: Mapping[str, Any], key: str, write: Callable[[float], str]
+) -> tuple[str, ...]:
+    """A figure's interval as the texts of its two ends, of which the unit is left out; or none."""
+    bounds = section.get(f"{key}_interval") or ()
+    return tuple(write(bound).removesuffix(" %") for bound in bounds)
 
 
 def weights(values: Mapping[str, float]) -> str:

@@ -99,9 +99,14 @@ def render(page: ReportPage) -> str:
         open_galleries=OPEN_GALLERIES,
         wide=any(len(gallery.panels) > WIDE for gallery in page.galleries),
         provenance={name: _plain(value) for name, value in page.provenance.items()},
+        heading=_heading,
         weights=weights,
         percent=percent,
     )
+
+
+def _heading(title: str) -> str:
+    return title[:1].upper() + title[1:].replace("^2", "\N{SUPERSCRIPT TWO}")
 
 
 def _plain(value: Any) -> str:

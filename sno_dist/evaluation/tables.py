@@ -1,41 +1,52 @@
-"""The report's tables, as rows of text that the template lays out."""
+"""The summary's tables as text, which the terminal and the report lay out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sno_dist.evaluation.notation import MISSING, figure, in_order, percent, ranged
+from sno_dist.evaluation.catalogue import FIGURES, Shown
+from sno_dist.evaluation.notation import MISSING, bounds_of, figure, in_order, percent
 from sno_dist.evaluation.summary import SPLITS
 
-__all__ = ["by_bandwidth", "by_k", "rows", "tiles"]
+__all__ = ["Cell", "Row", "by_bandwidth", "by_k", "rows", "tiles"]
 
-ROWS = (
-    ("Accuracy", "accuracy", True, "ceiling", "real samples", "named rightly by the classifier"),
-    ("Frechet distance", "frechet", False, "frechet_floor", "real against real", "lower is better"),
-    ("Diversity", "diversity", False, None, "", "spread over that of real samples; 1 is ideal"),
-    (
-        "Recall",
-        "recall",
-        True,
-        "recall_ceiling",
-        "real against real",
-        "of the real variety",
-    ),
-    ("Precision", "precision", True, None, "", "of the samples, among the real ones"),
-    ("MMD\N{SUPERSCRIPT TWO}", "mmd", False, "mmd_floor", "real against real", "lower is better"),
-    (
-        "Told from real",
-        "mmd_rejected",
-        True,
-        "mmd_rejected_floor",
-        "real against real",
-        "distributions with p at most 0.05 in a permutation test; 5 % by chance",
-    ),
-    ("Copying", "copying", True, "copying_chance", "by chance", "nearest sample is a context one"),
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A figure of one split.
+
+    Args:
+        value: The figure.
+        interval: Its ends, or nothing.
+        bound: What it is compared with, or nothing.
+    """
+
+    value: str
+    interval: tuple[str, ...] = ()
+    bound: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A figure of all splits.
+
+    Args:
+        shown: Which.
+        cells: Of the splits that there are.
+    """
+
+    shown: Shown
+    cells: Sequence[Cell]
+
+
+SCORE_ERROR = Shown(
+    key="score_error",
+    title="error of the score",
+    write=percent,
+    meaning="against the exact one, mean over noise levels",
 )
-CHANCE = ("Copying by chance", "copying_chance", True)
-WITHIN = ("Diversity within a context set", "diversity_within", False)
 
 
 def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -55,7 +66,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     for title, key in (
         (f"{split} diversity", "diversity"),
         (f"{split} Frechet", "frechet"),
-        (f"{split} MMD\N{SUPERSCRIPT TWO}", "mmd"),
+        (f"{split} MMD^2", "mmd"),
     ):
         if section.get(key) is not None and len(tiles) < 4:
             floor = section.get(f"{key}_floor")
@@ -64,37 +75,47 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     return tiles
 
 
-def rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The main table: a row per figure that there is, a cell per split."""
-    sections = [summary[split] for split in SPLITS if summary.get(split)]
-    found = []
-    for title, key, share, bound, bound_title, meaning in ROWS:
-        cells = [_cell(section, key, share, bound, bound_title) for section in sections]
-        if any(cell["value"] != MISSING for cell in cells):
-            found.append({"title": title, "meaning": meaning, "cells": cells})
+    present = [split for split in SPLITS if summary.get(split)]
+    found = [
+        Row(shown=shown, cells=[_cell(summary[split], shown) for split in present])
+        for shown in FIGURES
+    ]
     if error := summary.get("score_error"):
-        means = [percent(error[f"{split}_mean"]) for split in SPLITS if summary.get(split)]
-        found.append(
-            {
-                "title": "Error of the score",
-                "meaning": "against the exact one, mean over noise levels",
-                "cells": [{"value": mean, "interval": "", "bound": ""} for mean in means],
-            }
-        )
-    return found
+        means = [Cell(value=percent(error[f"{split}_mean"])) for split in present]
+        found.append(Row(shown=SCORE_ERROR, cells=means))
+    return [row for row in found if any(cell.value != MISSING for cell in row.cells)]
 
 
-def _cell(
-    section: Mapping[str, Any], key: str, share: bool, bound: str | None, bound_title: str
-) -> dict[str, str]:
-    value, _, interval = ranged(section, key, share).partition(" [")
-    write = percent if share else figure
-    limit = None if bound is None else section.get(bound)
-    return {
-        "value": value,
-        "interval": interval.rstrip("]").replace(", ", " to "),
-        "bound": "" if limit is None else f"{bound_title} {write(limit)}",
-    }
+def _cell(section: Mapping[str, Any], shown: Shown) -> Cell:
+    return Cell(
+        value=shown.write(section.get(shown.key)),
+        interval=bounds_of(section, shown.key, shown.write),
+        bound="" if section.get(shown.bound) is None else shown.write(section[shown.bound]),
+    )
+
+
+def by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table per split that was drawn from several K: a column per K, rows of (title, texts)."""
+    tables = []
+    for split in SPLITS:
+        section = summary.get(split)
+        if section and len(section["diversity_by_k"]) > 1:
+            ks = in_order(section["diversity_by_k"])
+            tables.append({"split": split, "ks": ks, "rows": list(_lines(section, ks))})
+    return tables
+
+
+def _lines(section: Mapping[str, Any], ks: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for shown in FIGURES:
+        bound = {"title": shown.bound_title, "key": shown.bound, "part": True}
+        own = {"title": shown.title, "key": shown.key, "part": shown.part}
+        for line in (own, bound):
+            # a report of before a figure was known lacks it
+            values = section.get(f"{line['key']}_by_k", {})
+            if any(values.get(k) is not None for k in ks):
+                yield line | {"cells": [shown.write(values[k]) for k in ks]}
 
 
 def by_bandwidth(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,21 +135,3 @@ def by_bandwidth(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for width in widths
         if len(widths) > 1
     ]
-
-
-def by_k(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table per split: a column per K."""
-    tables = []
-    for split in SPLITS:
-        section = summary.get(split)
-        if not section or len(section["diversity_by_k"]) < 2:
-            continue
-        ks = in_order(section["diversity_by_k"])
-        rows = []
-        for title, key, share in (*(row[:3] for row in ROWS), CHANCE, WITHIN):
-            values = section.get(f"{key}_by_k", {})
-            write = percent if share else figure
-            if any(values.get(k) is not None for k in ks):
-                rows.append({"title": title, "cells": [write(values[k]) for k in ks]})
-        tables.append({"split": split, "ks": ks, "rows": rows})
-    return tables

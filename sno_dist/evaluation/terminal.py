@@ -1,33 +1,16 @@
-"""The summary as a table of plain text, for the terminal."""
+"""The summary as tables of plain text, for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sno_dist.evaluation.comparison import comparison
-from sno_dist.evaluation.notation import MISSING, figure, in_order, percent, ranged, weights
+from sno_dist.evaluation.notation import weights
 from sno_dist.evaluation.summary import SPLITS
+from sno_dist.evaluation.tables import Cell, Row, by_k, rows
 
 __all__ = ["table"]
-
-ROWS = (
-    ("accuracy", "accuracy", True),
-    ("  on real samples", "ceiling", True),
-    ("Frechet distance", "frechet", False),
-    ("  real against real", "frechet_floor", False),
-    ("diversity (real: 1)", "diversity", False),
-    ("recall", "recall", True),
-    ("  real against real", "recall_ceiling", True),
-    ("precision", "precision", True),
-    ("MMD^2", "mmd", False),
-    ("  real against real", "mmd_floor", False),
-    ("  worst bandwidth over real", "mmd_worst_ratio", False),
-    ("told from real (p <= .05)", "mmd_rejected", True),
-    ("  real against real", "mmd_rejected_floor", True),
-    ("nearest is context", "copying", True),
-    ("  by chance", "copying_chance", True),
-)
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -38,21 +21,10 @@ def table(summary: Mapping[str, Any]) -> str:
     """
     splits = [split for split in SPLITS if summary.get(split)]
     lines = [["", *(f"{name} (K = {summary[name]['k']})" for name in splits)]]
-    for title, key, share in ROWS:
-        cells = [ranged(summary[split], key, share) for split in splits]
-        if title.startswith(" "):  # a bound, shown for comparison alone
-            cells = [cell.partition(" [")[0] for cell in cells]
-        if any(cell != MISSING for cell in cells):
-            lines.append([title, *cells])
-    if error := summary.get("score_error"):
-        lines.append(["error of the score", *(percent(error[f"{s}_mean"]) for s in splits)])
-    blocks = [_head(summary), _aligned(lines)]
-    by_size = [
-        _by_k(split, summary[split])
-        for split in splits
-        if len(summary[split]["diversity_by_k"]) > 1
-    ]
-    return "\n\n".join([*blocks, *by_size, *_comparison(summary)])
+    for row in rows(summary):
+        lines += _lines(row)
+    by_size = [_by_k(own) for own in by_k(summary)]
+    return "\n\n".join([_head(summary), _aligned(lines), *by_size, *_comparison(summary)])
 
 
 def _head(summary: Mapping[str, Any]) -> str:
@@ -64,32 +36,36 @@ def _head(summary: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"sampled and scored in {summary['seconds']:.0f} s"])
 
 
-def _by_k(split: str, section: Mapping[str, Any]) -> str:
-    ks = in_order(section["diversity_by_k"])
-    lines = [[f"{split}, K =", *ks]]
-    for title, key, write in (
-        ("accuracy", "accuracy_by_k", percent),
-        ("diversity", "diversity_by_k", figure),
-        ("  within a context set", "diversity_within_by_k", figure),
-        ("Frechet", "frechet_by_k", figure),
-        ("MMD^2", "mmd_by_k", figure),
-        ("nearest is context", "copying_by_k", percent),
-        ("  by chance", "copying_chance_by_k", percent),
-    ):
-        values = section.get(key, {})  # a report of before a figure was known lacks it
-        if any(values.get(k) is not None for k in ks):
-            lines.append([title, *(write(values[k]) for k in ks)])
-    return _aligned(lines)
+def _lines(row: Row) -> Iterator[list[str]]:
+    """A figure, and beneath it what it is compared with."""
+    yield [_title(row.shown.title, row.shown.part), *(_ranged(cell) for cell in row.cells)]
+    if any(cell.bound for cell in row.cells):
+        yield [_title(row.shown.bound_title, part=True), *(cell.bound for cell in row.cells)]
+
+
+def _title(title: str, part: bool) -> str:
+    return f"  {title}" if part else title
+
+
+def _ranged(cell: Cell) -> str:
+    return f"{cell.value} [{', '.join(cell.interval)}]" if cell.interval else cell.value
+
+
+def _by_k(own: Mapping[str, Any]) -> str:
+    lines = [[f"{own['split']}, K =", *own["ks"]]]
+    return _aligned(
+        [*lines, *([_title(row["title"], row["part"]), *row["cells"]] for row in own["rows"])]
+    )
 
 
 def _comparison(summary: Mapping[str, Any]) -> list[str]:
     """The table of baselines, or none."""
-    rows = comparison(summary)
-    if not rows:
+    methods = comparison(summary)
+    if not methods:
         return []
-    lines = [["seen / unseen", *rows[0].cells]]
-    for row in rows:
-        lines.append([row.method, *(" / ".join(cell.values()) for cell in row.cells.values())])
+    lines = [["seen / unseen", *methods[0].cells]]
+    for own in methods:
+        lines.append([own.name, *(" / ".join(cell.values()) for cell in own.cells.values())])
     return [_aligned(lines)]
 
 

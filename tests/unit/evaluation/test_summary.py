@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sno_dist.errors import DataError
+from sno_dist.evaluation.catalogue import FIGURES
 from sno_dist.evaluation.frechet import moments
 from sno_dist.evaluation.intervals import wilson
 from sno_dist.evaluation.reference import RealFigures
@@ -202,6 +203,12 @@ def test_the_table_is_aligned_and_holds_the_figures() -> None:
     assert len(head) == len(accuracy)
     assert any(line.startswith("unseen, K =") and line.endswith("all") for line in lines)
     assert max(map(len, lines)) <= 100
+
+
+def test_a_figure_that_is_shown_is_one_of_the_summary_s() -> None:
+    section = summarise(SCORES, **FIXED)["unseen"]
+    asked = {key for shown in FIGURES for key in (shown.key, shown.bound) if key}
+    assert asked <= section.keys()
 
 
 def test_nothing_to_summarise_is_told() -> None:
