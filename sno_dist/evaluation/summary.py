@@ -44,16 +44,16 @@ MEANS: Mapping[str, Callable[[DistributionScores], float | None]] = {
 
 BY_K = (
     "accuracy",
-    "accuracy_interval",
     "frechet",
     "diversity",
     "diversity_within",
-    "diversity_within_interval",
     "recall",
     "mmd",
     "mmd_rejected",
     "copying",
+    "copying_chance",
 )
+INTERVALS_BY_K = ("accuracy", "diversity_within")
 
 
 def summarise(
@@ -133,10 +133,11 @@ def _section(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
     section["k"] = size_label(ks[-1])
     section["distributions"] = len(full)
     section["worst"] = _worst(full)
-    for figure in (*BY_K, "copying_chance"):
-        name = figure.replace("_interval", "_by_k_interval")
-        name = name if name.endswith("interval") else f"{figure}_by_k"
-        section[name] = {label: cell[figure] for label, cell in cells.items()}
+    for figure in BY_K:
+        section[f"{figure}_by_k"] = {k: cell[figure] for k, cell in cells.items()}
+    for figure in INTERVALS_BY_K:
+        bounds = {k: cell[f"{figure}_interval"] for k, cell in cells.items()}
+        section[f"{figure}_by_k_interval"] = bounds
     return section
 
 
