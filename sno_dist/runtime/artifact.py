@@ -18,7 +18,7 @@ from typing import Any
 
 from sno_dist.errors import ArtifactError
 from sno_dist.runtime import collectives
-from sno_dist.runtime.disk import disk_watched
+from sno_dist.runtime.disk import check_seen, disk_watched
 from sno_dist.runtime.lock import LOCK, locked
 
 __all__ = [
@@ -139,7 +139,8 @@ def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
     """The complete artifact at `path`, if it was made from these very inputs; None if absent.
 
     Raises:
-        ArtifactError: If it was made from other inputs; the message names what differs.
+        ArtifactError: If it was made from other inputs; the message names what differs. Or if
+            another rank does not see it.
 
     **Collective**: rank 0 says whether it is there, since nodes may see a shared disk differently.
     """
@@ -147,6 +148,7 @@ def reuse(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
     found = collectives.world().is_main and is_complete(path)
     if not collectives.broadcast(found, f"looking for {kind}"):
         return None
+    check_seen(path / COMPLETE)
     artifact = open_artifact(path, kind, verify=False)
     check_inputs(artifact, inputs)
     return artifact

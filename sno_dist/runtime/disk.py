@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from sno_dist.errors import ArtifactError
 from sno_dist.runtime import collectives
 
-__all__ = ["check_shared", "disk_watched"]
+__all__ = ["check_seen", "check_shared", "disk_watched"]
 
 PHASE = "looking for what rank 0 writes"
 REFUSALS = {
@@ -42,16 +42,28 @@ def check_shared(folder: Path) -> None:
     **Collective.**
     """
     mark = _mark(folder)
-    host = "" if os.path.exists(mark) else socket.gethostname()
     try:
-        hosts = collectives.gather(host, PHASE)
+        check_seen(mark)
     finally:
         if collectives.world().is_main:
             mark.unlink()
+
+
+def check_seen(file: Path) -> None:
+    """Refuse a folder where a rank does not see a file that is there for rank 0.
+
+    Raises:
+        ArtifactError: On every rank, if any does not.
+
+    **Collective.**
+    """
+    # unlike Path.exists, False too where the folder may not be looked into
+    host = "" if os.path.exists(file) else socket.gethostname()
+    hosts = collectives.gather(host, PHASE)
     if blind := [f"rank {rank} on {host}" for rank, host in enumerate(hosts) if host]:
         raise ArtifactError(
             "the nodes do not share this folder",
-            where=folder.absolute(),
+            where=file.parent.absolute(),
             got=f"what rank 0 writes is not seen by {blind[0]}"
             + (f" and {len(blind) - 1} more" * (len(blind) > 1)),
             fix="name a folder of a disk that all nodes share, by its absolute path",
