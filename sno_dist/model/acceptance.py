@@ -7,15 +7,11 @@ would misname, where guidance pays for each with diversity everywhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from sno_dist.errors import ConfigError
-
-if TYPE_CHECKING:
-    from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.model.parts import OperatorParts
 
 __all__ = ["candidates", "departures", "nearest"]
 
@@ -34,7 +30,7 @@ def candidates(count: int, acceptance: float) -> int:
 
 
 @torch.no_grad()
-def departures(operator: ScoreNeuralOperator, u: Tensor, x: Tensor) -> Tensor:
+def departures(operator: OperatorParts, u: Tensor, x: Tensor) -> Tensor:
     """How far each sample alone embeds from a u, a base's statistic aside.
 
     Args:

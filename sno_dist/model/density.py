@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from sno_dist.diffusion.likelihood import log_density
+from sno_dist.model.parts import OperatorParts
 from sno_dist.score.guidance import guided
-
-if TYPE_CHECKING:
-    from sno_dist.model.operator import ScoreNeuralOperator
 
 __all__ = ["log_prob"]
 
 
 def log_prob(
-    operator: ScoreNeuralOperator, u: Tensor, x: Tensor, probes: int | None, tolerance: float
+    operator: OperatorParts, u: Tensor, x: Tensor, probes: int | None, tolerance: float
 ) -> Tensor:
     """See `ScoreNeuralOperator.log_prob`."""
-    z = operator.encode(x)
+    with torch.no_grad():
+        z = operator.latents(x)
     signs = None
     if probes is not None:
         generator = torch.Generator().manual_seed(0)
@@ -30,6 +27,6 @@ def log_prob(
     if operator.autoencoder.trains:
         return density
     transform, scale = operator.transform, operator.scale
-    free = transform.inverse(torch.as_tensor(x).to(scale))
+    free = transform.inverse(x.to(scale))
     volume = scale.expand(transform.free).log().sum() + transform.log_det(free)
     return density - volume - operator.latent_deviation.log().sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sno_dist.errors import DataError
-
-if TYPE_CHECKING:
-    from sno_dist.model.operator import ScoreNeuralOperator
+from sno_dist.model.parts import OperatorParts
 
 __all__ = ["checked"]
 
 
-def checked(operator: ScoreNeuralOperator, x: Tensor) -> Tensor:
+def checked(operator: OperatorParts, x: Tensor) -> Tensor:
     """Samples, (K, *shape) in data units, on the operator's device.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,14 @@ from sno_dist.diffusion.schedule import like
 from sno_dist.embedding.features import sum_features
 from sno_dist.model.batch import Batch
 from sno_dist.model.latent import latent_sums
+from sno_dist.model.parts import OperatorParts
 from sno_dist.score.losses import score_losses
-
-if TYPE_CHECKING:
-    from sno_dist.model.operator import ScoreNeuralOperator
 
 __all__ = ["joint_losses", "training_embedding"]
 
 
 def joint_losses(
-    operator: ScoreNeuralOperator,
+    operator: OperatorParts,
     batch: Batch,
     objective: Objective,
     kl_weight: float,
@@ -52,7 +49,7 @@ def joint_losses(
     return losses
 
 
-def training_embedding(operator: ScoreNeuralOperator, batch: Batch, share: float) -> Tensor:
+def training_embedding(operator: OperatorParts, batch: Batch, share: float) -> Tensor:
     """U of a batch's distributions, (P, U): from a table, or from its context sets.
 
     Args:
@@ -75,7 +72,7 @@ def training_embedding(operator: ScoreNeuralOperator, batch: Batch, share: float
 
 
 def _autoencoder_losses(
-    operator: ScoreNeuralOperator, targets: Tensor, raw: Tensor, mean: Tensor, log_variance: Tensor
+    operator: OperatorParts, targets: Tensor, raw: Tensor, mean: Tensor, log_variance: Tensor
 ) -> dict[str, Tensor]:
     if not operator.autoencoder.trains:
         return {"reconstruction": raw.new_zeros(()), "kl": raw.new_zeros(())}
@@ -96,7 +93,7 @@ def _sum_of_weights(module: nn.Module) -> Tensor | float:
 
 
 def _score_loss(
-    operator: ScoreNeuralOperator, batch: Batch, z: Tensor, objective: Objective, share: float
+    operator: OperatorParts, batch: Batch, z: Tensor, objective: Objective, share: float
 ) -> Tensor:
     schedule, uniform = operator.schedule, batch.times.flatten()
     t = times(uniform, schedule, objective.times, objective.log_mean, objective.log_std)
@@ -124,7 +121,7 @@ def _score_loss(
 
 
 def _mean_noise(
-    operator: ScoreNeuralOperator, batch: Batch, z: Tensor, noised: Tensor, t: Tensor
+    operator: OperatorParts, batch: Batch, z: Tensor, noised: Tensor, t: Tensor
 ) -> Tensor:
     """The noise's mean given all targets and references, in data space: (P B, Z)."""
     others = operator.standardise(operator.to_model(batch.references).flatten(2))
