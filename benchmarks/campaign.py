@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,12 @@ def carry_out(work: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
         CalledProcessError: If a run fails, when the others have ended; its log tells why.
     """
     work.mkdir(parents=True, exist_ok=True)
-    # whoever holds it makes what its runs share
-    makers: defaultdict[tuple[str, ...], threading.Lock] = defaultdict(threading.Lock)
+    # whoever holds a folder's makes it, if it is not there yet
+    makers: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         launched = [
-            pool.submit(_launch, work, run, makers[tuple(run.shared.values())]) for run in runs
+            pool.submit(_launch, work, run, [makers[name] for name in sorted(run.shared.values())])
+            for run in runs
         ]
     for each in launched:
         each.result()
@@ -72,14 +74,16 @@ def finished(folder: Path) -> dict[str, Any]:
     return {**summary, "folder": folder}
 
 
-def _launch(work: Path, run: Run, maker: threading.Lock) -> None:
+def _launch(work: Path, run: Run, makers: Sequence[threading.Lock]) -> None:
     shared = {key: work / name for key, name in run.shared.items()}
     line = ["-c", run.config, f"run={work / run.name}", *run.overrides]
     line += [f"{key}={path}" for key, path in shared.items()]
     command = [sys.executable, "-m", "sno_dist", "run", *line]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (work / f"{run.name}.log").open("a") as log:
-        with maker:
+        with ExitStack() as made:
+            for maker in makers:
+                made.enter_context(maker)
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             _wait(process, [path / "COMPLETE" for path in shared.values()])
         if process.wait():

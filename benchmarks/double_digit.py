@@ -160,7 +160,6 @@ def run_of(row: Row, work: Path, mnist: Path | None, split: int, seed: int) -> R
     else:
         folder = write_population(row.population, work / row.population)
         source = {"kind": "folder", "path": str(folder), "size": [32, 32]}
-    data = f"{row.population}-{split}"
     return Run(
         name=f"{'-'.join(words)}-{split}-{seed}",
         config=row.config,
@@ -172,7 +171,10 @@ def run_of(row: Row, work: Path, mnist: Path | None, split: int, seed: int) -> R
             "training.picture_every=1000000",
             *row.overrides,
         ),
-        shared={"shards.path": f"shards-{data}", "judge.path": f"judge-{data}"},
+        shared={
+            "shards.path": f"shards-{row.population}-{split}",
+            "judge.path": f"judge-{row.population}",
+        },
     )
 
 

@@ -15,7 +15,7 @@ from sno_dist.judge.classifier import Classifier, load_classifier
 from sno_dist.judge.train import train_classifier, updates_of
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
-from sno_dist.runtime.artifact import reuse, writing
+from sno_dist.runtime.artifact import digest, reuse, writing
 from sno_dist.runtime.progress import Progress
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import reader_of
@@ -42,7 +42,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     if settings is None or not judged or manifest.domain != "image":
         return None
     folder = Path(settings.path) if settings.path else run_folder(config) / "judge"
-    inputs = {"shards": manifest.digest, **judge_inputs(settings)}
+    inputs = {"samples": _samples(manifest), **judge_inputs(settings)}
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
             main = collectives.world().is_main
@@ -57,6 +57,12 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
 def judge_inputs(settings: Settings | None) -> dict[str, Any]:
     """What figures of the judge depend on besides the shards: not where it lies."""
     return flatten(settings.model_copy(update={"path": None}), "judge") if settings else {}
+
+
+def _samples(manifest: Manifest) -> str:
+    """One hash of what it learns from: whatever the split and the other roles are."""
+    roles = [(entry.name, entry.roles.get("judge", ())) for entry in manifest.entries]
+    return digest([[name, [shard.sha256 for shard in shards]] for name, shards in roles])
 
 
 def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier | None:

@@ -16,7 +16,8 @@ class Judge(Section):
     """The ResNet-18 that judges images, trained on glyphs that the model never sees."""
 
     path: str | None = Field(
-        default=None, description="folder to share a judge between runs; none: own"
+        default=None,
+        description="folder to share a judge between runs, of other splits too; none: own",
     )
     seed: Natural = Field(default=0, description="its own, so that runs of other seeds share it")
     width: PositiveInt = Field(default=16, description="channels of the first of four stages")
