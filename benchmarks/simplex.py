@@ -241,17 +241,17 @@ def paths(way: Way, score: ScoreAt, seeds: int, steps: int) -> tuple[dict[float,
     first, last = VP.integral(torch.tensor([1.0, START], dtype=torch.float64)).sqrt().tolist()
     grid = VP.inverse(torch.linspace(first, last, steps + 1, dtype=torch.float64).square())
     stops = {int((grid - at).abs().argmin()) for at in TIMES}
-    y = way.phi.forward(noise())
-    left, found = torch.zeros(len(y)), {}
+    x = noise()
+    left, found = torch.zeros(len(x)), {}
     for i in range(steps):
         in_y, in_x = reverse_step(
-            way.phi, score, VP, y, grid[i], grid[i + 1], noise(), omit=way.omit
+            way.phi, score, VP, x, grid[i], grid[i + 1], noise(), omit=way.omit
         )
         inside = way.phi.contains(in_y)
         left += ~inside
-        y = torch.where(inside[:, None], in_y, way.phi.forward(in_x))
+        x = torch.where(inside[:, None], way.phi.inverse(in_y), in_x)
         if i + 1 in stops:
-            found[float(grid[i + 1])] = way.end.forward(y)
+            found[float(grid[i + 1])] = way.end.forward(way.phi.forward(x))
     return found, left
 
 

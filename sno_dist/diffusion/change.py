@@ -118,7 +118,7 @@ def reverse_step(
     phi: Map,
     score: ScoreAt,
     schedule: Schedule,
-    y: Tensor,
+    x: Tensor,
     t: Tensor,
     after: Tensor,
     normals: Tensor,
@@ -134,7 +134,7 @@ def reverse_step(
         phi: The map.
         score: s_x(x, t).
         schedule: The SDE of x.
-        y: (N, d) in the image.
+        x: (N, d), with y = phi(x).
         t: Where the step begins, one time.
         after: Where it ends, below t.
         normals: z, (N, d).
@@ -143,11 +143,10 @@ def reverse_step(
     Returns:
         (N, d) y, which may be outside the image, and (N, d) x.
     """
-    x = phi.inverse(y)
     dt, g2 = float(t - after), float(schedule.diffusion(t))
     drift = float(schedule.drift(t)) * x - g2 * score(x, t.to(x).expand(len(x)))
     move = (g2 * dt) ** 0.5 * normals - drift * dt
-    return y + phi.jvp(x, move) - g2 * dt * _correction(phi, x, omit), x + move
+    return phi.forward(x) + phi.jvp(x, move) - g2 * dt * _correction(phi, x, omit), x + move
 
 
 def euler_maruyama(
@@ -160,7 +159,8 @@ def euler_maruyama(
 ) -> Tensor:
     """The reverse process by steps in y, the last level left by one denoising in x.
 
-    A step in y that would leave the image is taken in x instead.
+    A step in y that would leave the image is taken in x instead. From step to step x is kept: near
+    the image's edge y rounds onto it.
 
     Args:
         phi: The map.
@@ -173,10 +173,11 @@ def euler_maruyama(
     Returns:
         (N, d) samples in the image.
     """
+    x = phi.inverse(y)
     for t, after in pairwise(times):
-        in_y, in_x = reverse_step(phi, score, schedule, y, t, after, noise())
-        y = torch.where(phi.contains(in_y)[:, None], in_y, phi.forward(in_x))
-    x, t = phi.inverse(y), times[-1].to(y)
+        in_y, in_x = reverse_step(phi, score, schedule, x, t, after, noise())
+        x = torch.where(phi.contains(in_y)[:, None], phi.inverse(in_y), in_x)
+    t = times[-1].to(x)
     clean = x + schedule.sigma(t).square() * score(x, t.expand(len(x)))
     return phi.forward(clean / schedule.alpha(t))
 

@@ -86,6 +86,8 @@ class GaussianMixture:
     def gaussian(cls, mean: Tensor, covariance: Tensor) -> GaussianMixture:
         """One component, of means (P, D) and covariances (P, D, D)."""
         values, basis = torch.linalg.eigh(covariance)
+        # a singular one has eigenvalues that rounding leaves below 0
+        values = values.clamp_min(0)
         return cls(
             log_weights=torch.zeros_like(mean[:, :1]),
             centres=mean[:, None, None],
@@ -183,7 +185,9 @@ class GaussianMixture:
             (P, N, D).
         """
         steps = self.log_weights.exp().cumsum(-1)
-        index = torch.searchsorted(steps / steps[:, -1:], uniform.to(steps), right=True)
+        # one that rounds to 1 would be beyond the last component
+        below = uniform.to(steps).clamp(max=1 - 0.5 * torch.finfo(steps.dtype).eps)
+        index = torch.searchsorted(steps / steps[:, -1:], below, right=True)
         rows = torch.arange(len(index), device=index.device)[:, None]
         points = torch.arange(index.shape[1], device=index.device)
         centres = self.centres[rows, points if self.centres.shape[1] > 1 else 0, index]

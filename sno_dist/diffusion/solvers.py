@@ -66,7 +66,9 @@ def uniform_times(schedule: Schedule, steps: int) -> Tensor:
 def prior_scale(schedule: Schedule, t: Tensor) -> Tensor:
     """Standard deviation of x_t for standardised data: sqrt(alpha^2 + sigma^2).
 
-    Matching the data's second moment brings the prior's error down from 0.011 to 3e-5 nats.
+    It matches the second moment of all distributions together. What a single one is off the centre
+    by m remains: a prior at 0 is wrong by (alpha m / sigma)^2 / 2 nats, a hundredth at most for
+    standardised data in the plane at sigma = 25.
     """
     return (schedule.alpha(t).square() + schedule.sigma(t).square()).sqrt()
 

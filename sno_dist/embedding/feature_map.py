@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,7 @@ class KernelMeans(FeatureMap):
         self.kernel = kernel
         self.register_buffer("anchors", anchors.clone())
         self.register_buffer("lengths", lengths.clone())
+        self._made: tuple[tuple[int, int], Any] | None = None
 
     @property
     def size(self) -> int:
@@ -68,9 +71,16 @@ class KernelMeans(FeatureMap):
 
     def sums(self, x: Tensor, lengths: Tensor) -> Sums:
         """Without a row for every sample."""
-        used, right = x[: int(lengths.sum())], self.kernel.right(self.anchors.double())
-        total = pair_sums(self.kernel, used, lengths.tolist(), right, self.lengths.tolist())
+        used, anchors = x[: int(lengths.sum())], self._right()
+        total = pair_sums(self.kernel, used, lengths.tolist(), anchors, self.lengths.tolist())
         return Sums(total=total / self.lengths, count=lengths.to(total))
+
+    def _right(self) -> Any:
+        """The anchors' form, which costs more than its use: made once where they lie."""
+        here = self.anchors.data_ptr(), self.anchors._version
+        if self._made is None or self._made[0] != here:
+            self._made = here, self.kernel.right(self.anchors.double())
+        return self._made[1]
 
 
 class RandomFeatures(FeatureMap):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,19 @@ import torch
 from torch import Tensor
 
 from sno_dist.config import schema
+from sno_dist.diffusion.axes import Circle
 from sno_dist.embedding import stream
 from sno_dist.embedding.factory import make_feature_map, make_kernel, wants_median
 from sno_dist.embedding.feature_map import FeatureMap
 from sno_dist.embedding.features import Sums
 from sno_dist.embedding.fit_map import fit_map
 from sno_dist.embedding.gram import gram_matrix
+from sno_dist.embedding.heat import HeatKernel
 from sno_dist.embedding.kernels import Kernel
 from sno_dist.embedding.pairs import pair_sums
 from sno_dist.embedding.pca import RkhsPca, feature_pca, gram_pca
 from sno_dist.embedding.sets import SampleSets
+from sno_dist.errors import ConfigError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.progress import say
 
@@ -57,13 +61,15 @@ def fit_kme(section: schema.Kme, sets: SampleSets, folder: Path) -> FittedKme:
         folder: For what an interrupted fit leaves to the next, shared by the ranks.
 
     Raises:
-        ConfigError: If the form does not go with the kernel or the data.
+        ConfigError: If the form does not go with the kernel or the data, or the kernel not with
+            the data.
         Preempted: If the run was asked to stop.
 
     **Collective.**
     """
     median = stream.median_distance(sets) if wants_median(section.kernel) else 0.0
     kernel = make_kernel(section.kernel, median)
+    _check_period(kernel, sets)
     tensors = {"median": torch.tensor(median, dtype=torch.float64)}
     if isinstance(section.form, schema.ExactForm):
         means = _exact(kernel, sets, folder)
@@ -79,6 +85,20 @@ def fit_kme(section: schema.Kme, sets: SampleSets, folder: Path) -> FittedKme:
     report = {**_report(section, sets, median, pca, noise), **means.report}
     say(_line(report))
     return FittedKme(tensors=tensors, sums=means.sums, report=report)
+
+
+def _check_period(kernel: Kernel, sets: SampleSets) -> None:
+    """Refuse samples that a circle would wrap around onto each other. **Collective.**"""
+    if not (isinstance(kernel, HeatKernel) and isinstance(kernel.axis, Circle)):
+        return
+    widest, period = float(stream.extent(sets).max()), kernel.axis.period
+    if widest > period:
+        raise ConfigError(
+            "samples are spread over more than the kernel's period, which takes its ends for one",
+            where="embedding.kernel.period",
+            got=f"{period:g} for samples spread over {widest:.3g}",
+            fix=f"set embedding.kernel.period={math.ceil(1.25 * widest)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

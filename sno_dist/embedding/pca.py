@@ -125,8 +125,10 @@ def _eigen(
         )
     rank = max(1, int((values > 1e-12 * values[0]).sum()))
     if components is None:
-        above = [float(values[k]) / count > noise / (k + 1) for k in range(rank)]
-        components = max(1, sum(above))
+        # noise's own k-th eigenvalue is at most noise / k: a larger one tells of a difference, and
+        # so do all before it
+        above = [k + 1 for k in range(rank) if float(values[k]) / count > noise / (k + 1)]
+        components = max(above, default=1)
     size = min(components, rank)
     kept = vectors[:, :size]
     return values[:size], kept * _signs(kept), values[:rank]

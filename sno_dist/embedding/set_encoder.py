@@ -16,9 +16,10 @@ LIMIT = 8.0
 class SetEncoder(Embedder):
     """Attention pooling written as a mean of features, so that it merges like every other.
 
-    Equation: phi(x) = [h, e^{a_1} h, e^{a_1}, ...] with h = blocks(x) and a_q = LIMIT tanh(q'h);
-    read-out: [mean h, mean(e^a h) / mean(e^a)] -> linear -> block -> u. The bound on a keeps the
-    sums of exponentials finite without a running maximum, which would not add up over shards.
+    Equation: phi(x) = [h, e^{a_1} h, e^{a_1}, ...] with h = blocks(x), a_q = LIMIT tanh(m_q /
+    LIMIT) and m_q the mean over tokens of q'h + b_q; read-out: [mean h, mean(e^a h) / mean(e^a)]
+    -> linear -> block -> u. The bound on a keeps the sums of exponentials finite without a running
+    maximum, which would not add up over shards.
 
     Args:
         layout: (T, C) of the latent.

@@ -49,8 +49,8 @@ class LatentMoments:
     def of(cls, sums: Tensor, dims: int, distributions: int, targets: int) -> LatentMoments:
         """From the sums of `latent_sums` over a whole batch of P distributions of B targets.
 
-        Equation: C = (S - M) / (P (B - 1)), B = S / (P B) - mean mean' - C, S the products' sum
-        and M the means'.
+        Equation: C = (S - M) / (P (B - 1)) within, (M / (P B) - mean mean') P / (P - 1) - C / B
+        between, S the products' sum and M the means'; both unbiased.
         """
         count = distributions * targets
         total, square, products = sums.split([dims, dims, len(sums) - 2 * dims])
@@ -60,4 +60,5 @@ class LatentMoments:
             return cls(mean, variance, None, None)
         whole, means = products.reshape(2, dims, dims)
         within = (whole - means) / (distributions * (targets - 1))
-        return cls(mean, variance, within, whole / count - torch.outer(mean, mean) - within)
+        apart = (means / count - torch.outer(mean, mean)) * distributions / (distributions - 1)
+        return cls(mean, variance, within, apart - within / targets)

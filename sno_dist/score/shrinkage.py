@@ -30,8 +30,11 @@ def stein(moments: Moments) -> Tensor:
     Returns:
         (P,).
     """
+    beyond = moments.total.shape[1] - 2
+    if beyond <= 0:
+        return moments.total.new_ones(len(moments.total))
     ratio = moments.mean.square() / moments.variance.clamp_min(torch.finfo(torch.float64).tiny)
-    return (1 - max(0, moments.total.shape[1] - 2) / ratio.sum(1)).clamp_min(0)
+    return (1 - beyond / ratio.sum(1)).clamp_min(0)
 
 
 def heat(moments: Moments, rates: Tensor, clocks: Tensor) -> Tensor:

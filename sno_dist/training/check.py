@@ -37,6 +37,13 @@ def _check_base(config: Config) -> None:
             got=config.training.targets,
             fix="set training.targets=2 or more, or model.base=none",
         )
+    if config.model.base != "none" and config.training.distributions < 2:
+        raise ConfigError(
+            "the covariance between distributions takes two of them in a batch",
+            where="training.distributions",
+            got=config.training.distributions,
+            fix="set training.distributions=2 or more, or model.base=none",
+        )
 
 
 def _check_matching(config: Config) -> None:

@@ -116,6 +116,20 @@ def test_covariances_come_from_sums_that_merge() -> None:
     torch.testing.assert_close(found.variance, whole)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_covariances_of_batches_of_few_distributions_are_unbiased(count: int) -> None:
+    targets, source = 4, torch.Generator().manual_seed(7)
+    shape = (20_000, count, targets, DIMS)
+    means = torch.randn(*shape[:2], 1, DIMS, generator=source, dtype=torch.float64)
+    noise = torch.randn(*shape, generator=source, dtype=torch.float64)
+    found = [
+        LatentMoments.of(latent_sums(own, products=True), DIMS, count, targets).between
+        for own in means * BETWEEN.sqrt() + noise * WITHIN.sqrt()
+    ]
+    between = torch.stack([own for own in found if own is not None]).mean(0)
+    torch.testing.assert_close(between, torch.diag(BETWEEN), rtol=0, atol=0.04)
+
+
 def test_directions_that_are_not_measured_do_not_divide_by_nought() -> None:
     base = GaussianBase(DIMS)
     nothing = torch.zeros(DIMS, DIMS, dtype=torch.float64)

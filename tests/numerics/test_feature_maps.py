@@ -142,3 +142,7 @@ def test_kernel_means_are_products_with_the_anchors_mean_embeddings() -> None:
     torch.testing.assert_close(feature_map(x), exact, rtol=0, atol=1e-13)
     sums = feature_map.sums(x, torch.tensor([4, 3]))  # two rows are padding
     torch.testing.assert_close(sums.mean[1], exact[4:7].mean(0), rtol=0, atol=1e-13)
+    moved = KernelMeans(Gaussian(0.7), torch.zeros_like(anchors), lengths)
+    assert not torch.equal(moved(x), feature_map(x))
+    moved.load_state_dict(feature_map.state_dict())
+    assert torch.equal(moved(x), feature_map(x))

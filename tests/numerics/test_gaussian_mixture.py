@@ -205,6 +205,19 @@ def test_one_component_is_the_moments_gaussian() -> None:
     torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
 
 
+def test_a_singular_covariance_has_draws_and_a_density() -> None:
+    few = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    law = GaussianMixture.gaussian(few.mean(0)[None], torch.cov(few.T)[None])
+    normals = torch.randn(1, 100, 8, dtype=torch.float64)
+    drawn = law.sample(torch.zeros(1, 100), normals)
+    assert drawn.isfinite().all()
+    # they lie where the samples do
+    gaps, span = drawn[0] - few.mean(0), (few - few.mean(0))[:4]
+    inside = span.T @ torch.linalg.lstsq(span.T, gaps.T).solution
+    torch.testing.assert_close(inside.T, gaps, rtol=0, atol=1e-6)
+    assert law.noised(at(1)[0], at(1e-3)[0]).log_density(drawn).isfinite().all()
+
+
 def test_no_variance_is_the_law_of_the_samples_that_memorises() -> None:
     # -sigma s is then the mean of the noise over the samples that a point may have come from
     schedule = VariancePreserving()
@@ -314,6 +327,8 @@ def test_a_draw_depends_on_its_own_numbers_alone_and_never_on_absent_components(
     assert drawn[0, :, 0].tolist() == [1, 1, 2, 2]
     alone = mixture.sample(uniform[:, 2:3], torch.zeros(1, 1, 1))
     assert torch.equal(alone, drawn[:, 2:3])
+    single = mixture.mapped(lambda values: values.float())
+    assert single.sample(uniform, torch.zeros(1, 4, 1))[0, :, 0].tolist() == [1, 1, 2, 2]
 
 
 def test_points_with_noise_of_their_own_are_drawn_from_their_own_laws() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sno_dist.diffusion.covariance import CholeskyPrecision, LowRank
 from sno_dist.diffusion.gaussian_mixture import GaussianMixture
 from sno_dist.errors import DataError
-from sno_dist.score.kernel.centres import Centres, bandwidths, choose_centres, coincident
+from sno_dist.score.kernel.centres import Centres, Choice, bandwidths, choose_centres, coincident
 from sno_dist.score.kernel.descent import Descent, losses
 from sno_dist.score.kernel.em import (
     Prior,
@@ -321,9 +321,12 @@ def test_one_sample_is_a_gaussian_of_twice_the_pooled_variance() -> None:
     assert at_centre == pytest.approx(-math.log(2 * math.pi * 2 * variance), rel=1e-9)
 
 
-def test_a_small_set_is_one_gaussian_between_its_own_and_the_pooled_variance() -> None:
+@pytest.mark.parametrize("centres", ["kmeans", "context"])
+def test_a_small_set_is_one_gaussian_between_its_own_and_the_pooled_variance(
+    centres: Choice,
+) -> None:
     samples = normal(6, 2) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]]).double()
-    settings = KernelFit(smallest=7, strength=0.5)
+    settings = KernelFit(smallest=7, strength=0.5, centres=centres)
     mixture = fit_kernel_models([samples], sources(1), settings, pooled=2.0)
     assert mixture.log_weights.shape == (1, 1)
     # (sum of squares + (kappa + 1) (1 + 1 / K) v I) / (K + kappa), kappa 4 x 0.5 x D
@@ -389,6 +392,14 @@ def test_farthest_centres_are_those_that_a_search_finds() -> None:
     for _ in range(5):
         taken.append(int(torch.cdist(samples, samples[taken]).amin(1).argmax()))
     assert torch.equal(found, samples[taken])
+
+
+def test_what_is_held_out_is_no_centre_though_the_others_run_out() -> None:
+    samples = torch.tensor([[9.0, 9.0], *[[float(i % 3), 0.0] for i in range(5)]]).double()[None]
+    fitted, uniform = torch.ones(1, 6).double(), torch.rand(1, 4).double()
+    fitted[0, 0] = 0
+    found = choose_centres(samples, fitted, torch.tensor([4]), "farthest", uniform)
+    assert (found.points[0, :, 1] == 0).all()
 
 
 def test_k_means_finds_clusters_and_their_shares() -> None:

@@ -296,6 +296,12 @@ def test_stein_s_weight_is_the_closed_one() -> None:
     assert float(stein(moments)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_stein_leaves_two_means_as_they_are_even_where_they_are_nought() -> None:
+    nought = double(0, 0).reshape(1, 2)
+    moments = Moments(total=nought, squares=double(2, 2).reshape(1, 2), count=torch.tensor([2]))
+    assert stein(moments).tolist() == [1.0]
+
+
 def test_heat_is_the_least_risk_of_its_candidates_and_falls_with_noise() -> None:
     basis = up_to(Circle(8.0), 1, 24)
     y = TARGET.draw(300, 0)

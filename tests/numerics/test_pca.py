@@ -74,6 +74,14 @@ def test_components_below_the_sampling_noise_are_dropped() -> None:
     assert 1 <= few.components < 7
 
 
+def test_a_flat_spectrum_is_kept_to_its_last_component_above_the_noise() -> None:
+    # five equal eigenvalues 1 beside noise 4, of which component k has 4 / k at most: the fifth
+    # alone is above that, and tells of the four before it
+    corners = torch.cat([torch.eye(5), -torch.eye(5)]).double() * 5**0.5
+    assert gram_pca(corners @ corners.T, None, 4.0, "isometric").components == 5
+    assert gram_pca(corners @ corners.T, None, 6.0, "isometric").components == 1
+
+
 @pytest.mark.parametrize(("count", "size"), [(9, 30), (30, 9)])
 @pytest.mark.parametrize("scaling", ["isometric", "whitened"])
 def test_features_and_their_gram_matrix_have_the_same_components(

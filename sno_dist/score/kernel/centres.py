@@ -146,7 +146,7 @@ def _seeds(samples: Tensor, fitted: Tensor, count: int, choice: Choice, uniform:
     chosen = []
     for turn in range(count):
         if choice == "farthest" and turn:
-            index = squares.argmax(1, keepdim=True)
+            index = squares.masked_fill(fitted <= 0, -1).argmax(1, keepdim=True)
         else:
             # Where every sample is a centre already, any of them again.
             steps = torch.where(squares.sum(1, keepdim=True) > 0, squares, fitted).cumsum(1)

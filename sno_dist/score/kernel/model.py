@@ -162,7 +162,7 @@ class _Fit:
         members = Members.of(self._sets, 1, 0.0, self._sets.samples.shape[1] + 1, self._sources)
         kappa = SINGLE * self._strength
         variance = (1 + 1 / kappa) * (self._variances + self._variances / self._sets.lengths)
-        centres = self._centres(members, torch.ones_like(self._sets.lengths))
+        centres = self._centres(members, torch.ones_like(self._sets.lengths), "kmeans")
         mixture, _ = self._em(members, centres, Prior(variance, kappa))
         return rows_of(mixture)
 
@@ -176,7 +176,7 @@ class _Fit:
         logs = torch.zeros_like(members.told)
         for per_centre in each:
             counts = (lengths / per_centre).round().long().clamp(min=1)
-            mixture, told = self._fitted(members, self._centres(members, counts))
+            mixture, told = self._fitted(members, self._centres(members, counts, how.centres))
             loss = told.unflatten(0, (-1, how.members)).mean(1)
             better, least = loss < least, torch.minimum(loss, least)
             rows = rows_of(averaged(mixture, how.members))
@@ -216,18 +216,18 @@ class _Fit:
         width = bandwidths(members.samples, fitted, centres, deviation)
         return kernel_estimate(centres, width, how.form, how.rank)
 
-    def _centres(self, members: Members, counts: Tensor) -> Centres:
+    def _centres(self, members: Members, counts: Tensor, choice: Choice) -> Centres:
         """Centres of each member, from its fitted samples but where all samples are centres."""
         how, repeat = self._how, len(members.samples) // len(counts)
         uniform = torch.zeros(len(counts), repeat, int(counts.max()), dtype=torch.float64)
         for row, source, count in zip(uniform, self._sources, counts.tolist(), strict=True):
             row[:, :count] = torch.from_numpy(source.random((repeat, count)))
         among = members.fitted
-        if how.centres == "context" and how.method != "em":
+        if choice == "context" and how.method != "em":
             among = self._sets.mask.repeat_interleave(repeat, 0).to(among)
         counts = counts.repeat_interleave(repeat)
         uniform = uniform.flatten(0, 1).to(among)
-        return choose_centres(members.samples, among, counts, how.centres, uniform)
+        return choose_centres(members.samples, among, counts, choice, uniform)
 
     def _fitted(self, members: Members, centres: Centres) -> tuple[GaussianMixture, Tensor]:
         how = self._how

@@ -31,7 +31,8 @@ class Precisions(nn.Module):
 
     Equation: full, S^-1 = (L L' + epsilon I) / h^2 with L = I + tril(o); diagonal,
     S = h^2 diag(exp o); low rank, S = h^2 (diag(exp o) + U U'). o = psi(Z) of a perceptron that
-    begins at 0, so that the fit begins at the kernel density estimate of bandwidth h; or o free.
+    begins at 0, so that the fit begins near the kernel density estimate of bandwidth h (at it where
+    diagonal; a low rank begins at U U' = START^2 on as many axes); or o free.
 
     Args:
         centres: (R, C, D), those of a set around 0.

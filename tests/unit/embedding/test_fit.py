@@ -140,6 +140,10 @@ def test_a_bandwidth_left_to_the_data_is_the_median_distance(root: Path, tmp_pat
             ["embedding.form.kind=eigen", "embedding.kernel={kind: heat, order: 200}"],
             "too many eigenfunctions",
         ),
+        (
+            ["embedding.form.kind=exact", "embedding.kernel={kind: heat, period: 1}"],
+            "takes its ends for one .* got: 1 for samples spread over 3",
+        ),
     ],
 )
 def test_forms_that_do_not_go_with_the_kernel(

@@ -323,6 +323,7 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
         (["references=3"], "references are samples of data space"),
         (["objective.drop=0"], "guidance needs a null embedding that was trained"),
         (["targets=1"], "takes two targets"),
+        (["distributions=1"], "takes two of them"),
         (["objective.matching=sliced", "objective.score_gradient=1.0"], "has a gradient"),
         (["objective.matching=generalised"], "coordinates of the data"),
         (["objective.matching=sliced", "targets=2"], "other targets' noise"),
