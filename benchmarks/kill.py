@@ -2,8 +2,9 @@
 
 A run of all five stages under `accelerate launch` is left alone once. Then the same run, in other
 folders, loses a rank or both to KILL ten times, over its whole life: while shards are built, while
-it starts, in and between steps, while it saves, while it samples. After each kill it is started
-again by the same command; what lies on disk must be whole, or hidden from every reader.
+it starts, in and between steps, while it saves, while it samples. Where that is over just before
+the kill, the moment is waited for anew. After each kill the run is started again by the same
+command; what lies on disk must be whole, or hidden from every reader.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +37,16 @@ BOUND = 20.0
 PATIENCE = 300.0
 """Seconds in which the moment of a kill, or the end of the run, must have come."""
 MOMENTS = ("start", "step", "save")
+HIDDEN = {"build": ".shards.partial", "sample": "run/.sampling.partial"}
+"""Moment -> the folder that is there while what it is named after goes on."""
+BEYOND = {"build": ("shards", "judge", "run"), "sample": ("run/sampling", "run/evaluation")}
+"""Moment -> what is there once it has passed, and must not be for it to come anew."""
+TRIES = 10
+"""A kill whose moment was over so often is an error."""
+
+
+class Late(Exception):
+    """The moment of a kill was over before the kill."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,10 +127,14 @@ class Attempt:
         try:
             return self._agent.wait(timeout)
         except subprocess.TimeoutExpired:
-            # TERM, not KILL: the agent passes it on to its ranks
-            self._agent.terminate()
-            self._agent.wait(60)
+            self.stop()
             raise
+
+    def stop(self) -> None:
+        """End the launch."""
+        # TERM, not KILL: the agent passes it on to its ranks
+        self._agent.terminate()
+        self._agent.wait(60)
 
     def errors(self) -> list[str]:
         """The lines in which ranks told why they ended; closes what they were written to."""
@@ -150,7 +166,7 @@ def attempt(place: Place) -> Iterator[Attempt]:
         yield launched
     finally:
         if not launched.over:
-            launched.end(0.1)
+            launched.stop()
 
 
 def wait_until(condition: Callable[[], bool], launched: Attempt) -> None:
@@ -181,17 +197,49 @@ def moment(kind: str, place: Place, launched: Attempt, source: random.Random) ->
         wait_until(lambda: any(place.training.glob(".step-*.partial")), launched)
         time.sleep(source.uniform(0, 0.02))
     else:
-        hidden = {"build": ".shards.partial", "sample": "run/.sampling.partial"}[kind]
-        wait_until((place.root / hidden).is_dir, launched)
-        time.sleep(source.uniform(0, 0.8))
+        wait_until((place.root / HIDDEN[kind]).is_dir, launched)
+        time.sleep(source.uniform(0, 0.8 if kind == "sample" else 0.4))
+
+
+def is_at(kind: str, place: Place, logged: int) -> bool:
+    """Whether a run, which had logged so much when it was launched, is at a kind of moment."""
+    if kind == "start":
+        return place.lines() == logged
+    if kind == "step":
+        return place.lines() < place.steps
+    if kind == "save":
+        return any(place.training.glob(".step-*.partial"))
+    return (place.root / HIDDEN[kind]).is_dir()
 
 
 def kill(kind: str, place: Place, source: random.Random) -> dict[str, Any]:
-    """One attempt that is killed; what was seen of it."""
+    """The first attempt that is killed at its moment; what was seen of it.
+
+    Raises:
+        RuntimeError: If the moment was over too often.
+    """
+    for late in range(TRIES):
+        try:
+            return {**kill_once(kind, place, source), "late": late}
+        except Late:
+            for name in BEYOND.get(kind, ()):
+                shutil.rmtree(place.root / name, ignore_errors=True)
+    raise RuntimeError(f"the moment was over {TRIES} times: {kind}")
+
+
+def kill_once(kind: str, place: Place, source: random.Random) -> dict[str, Any]:
+    """One attempt that is killed; what was seen of it.
+
+    Raises:
+        Late: If the moment, or a rank, was gone before.
+    """
+    logged = place.lines()
     with attempt(place) as launched:
         moment(kind, place, launched, source)
         victims = source.choice([(0,), (1,), (0, 1)])
         ranks = launched.ranks()
+        if len(ranks) < RANKS or not is_at(kind, place, logged):
+            raise Late
         for rank in victims:
             os.kill(ranks[rank], signal.SIGKILL)
         killed = time.monotonic()
@@ -313,6 +361,7 @@ def main() -> None:
         "steps": options.steps,
         "undisturbed_seconds": round(seconds, 1),
         "kills": seen,
+        "late": sum(one["late"] for one in seen),
         "longest_end": max((one["ended_after"] for one in seen), default=0),
         "different": differ,
         "damaged": damaged,

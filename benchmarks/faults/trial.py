@@ -6,18 +6,20 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.process import Command, Ended, Role
 from benchmarks.faults.reference import Reference
-from benchmarks.faults.stage import SAVE_EVERY, STAGES, Place, steps_told
+from benchmarks.faults.stage import SAVE_EVERY, STAGES, Place
 
 __all__ = ["Late", "Trial", "wait"]
+
+TOLD = re.compile(r'\{"step": (\d+), "time": ([\d.]+),')
+"""What a line of training's log begins with: a finished step, and when it was."""
 
 
 class Late(Exception):
@@ -55,7 +57,7 @@ class Trial:
         self.named: list[str] = []
         self.bound = SAVE_EVERY
         self.obedient = False
-        self._finished: dict[str, int] = {}
+        self._finished: dict[str, object] = {}
         self._redone: set[str] = set()
         self._running: list[Command] = []
         self.settle(folder)
@@ -80,7 +82,7 @@ class Trial:
 
     def end(self, command: Command) -> Ended:
         """Wait for a command's end, and for that of all that it started."""
-        ended = command.end(self.patience, self._watch)
+        ended = command.end(self.patience, self.note)
         if self.stage.is_complete(self.place):
             ended = replace(ended, midway=False)
         self._running.remove(command)
@@ -139,15 +141,16 @@ class Trial:
         return seconds
 
     def note(self) -> None:
-        """Remember which items are finished, and when they were."""
-        self._finished |= self.stage.finished(self.place)
+        """Remember which items or steps are finished, and which of them are so anew."""
+        finished = self._look()
+        self._redone |= {
+            i for i, time_ in finished.items() if self._finished.get(i, time_) != time_
+        }
+        self._finished |= finished
 
     def lost(self) -> int:
-        """Finished work that was done again, at most over all restarts."""
-        if self.stage.records:
-            return len(self._redone)
-        told = steps_told(self.place.run)
-        return max((a - b + 1 for a, b in pairwise(told) if b <= a), default=0)
+        """Finished items or steps that were done again, as far as was noted."""
+        return len(self._redone)
 
     def differences(self) -> list[str]:
         """What differs from the undisturbed run."""
@@ -166,10 +169,16 @@ class Trial:
         else:
             self.pause(self.clock.tail)
 
-    def _watch(self) -> None:
-        for item, time_ in self.stage.finished(self.place).items():
-            if self._finished.get(item, time_) != time_:
-                self._redone.add(item)
+    def _look(self) -> Mapping[str, object]:
+        """Finished items or steps -> when they were.
+
+        A resumed run cuts from its log the steps that it does again, so that one look at the end
+        tells nothing of them.
+        """
+        log = self.place.run / "logs/rank-00000.jsonl"
+        if self.stage.records or not log.is_file():
+            return self.stage.finished(self.place)
+        return dict(TOLD.findall(log.read_text()))
 
 
 def wait(condition: Callable[[], bool], command: Command, patience: float) -> None:

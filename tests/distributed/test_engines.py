@@ -86,12 +86,27 @@ def assert_same(run: Path, reference: Path, step: int = STEPS) -> None:
     found, expected = state(run, step), state(reference, step)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+        # moments are of the gradient's size, and its square's
+        near = 1e-3 * float(tensor.abs().max()) if name.startswith("optimizer/") else 1e-4
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=near, msg=name)
     there = losses(reference)
     assert {s: pytest.approx(there[s], rel=1e-5) for s in there} == losses(run)
 
 
-@pytest.mark.parametrize("name", [name for name in ENGINES if name != "data parallel"])
+@pytest.fixture(scope="module")
+def zero3(reference: Path) -> Path:
+    """A run under ZeRO-3."""
+    run = fresh(reference, "zero3")
+    done = train(run, ENGINES["zero3"])
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_zero3_computes_what_data_parallelism_does(reference: Path, zero3: Path) -> None:
+    assert_same(zero3, reference)
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero2_offload", "fully sharded"])
 def test_an_engine_computes_what_data_parallelism_does(reference: Path, name: str) -> None:
     run = fresh(reference, name)
     done = train(run, ENGINES[name])
@@ -101,6 +116,7 @@ def test_an_engine_computes_what_data_parallelism_does(reference: Path, name: st
 
 ROUTES = {
     "engines": [("zero3", 2), ("fully sharded", 2), ("zero1", 1), ("data parallel", 3)],
+    "stages": [("zero2", 2), ("zero2_offload", 2), ("zero3", 3), ("fully sharded", 3)],
     "worlds": [("data parallel", ranks) for ranks in (1, 2, 4, 1)],
 }
 
@@ -151,12 +167,11 @@ def test_bfloat16_is_the_same_under_zero(reference: Path) -> None:
     assert expected != losses(reference)
 
 
-def test_what_zero_trained_loads_without_deepspeed(reference: Path) -> None:
-    run = reference.with_name("zero3")
+def test_what_zero_trained_loads_without_deepspeed(zero3: Path) -> None:
     script = (
         "import sys; sys.modules['deepspeed'] = None; sys.modules['accelerate'] = None\n"
         "from sno_dist import ScoreNeuralOperator; import torch\n"
-        f"operator = ScoreNeuralOperator.from_pretrained({str(run)!r})\n"
+        f"operator = ScoreNeuralOperator.from_pretrained({str(zero3)!r})\n"
         "images = torch.randint(0, 256, (4, *operator.spec.shape), dtype=torch.uint8)\n"
         "print(operator.sample(operator.embed(images), 2, steps=2).shape)"
     )

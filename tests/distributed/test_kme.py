@@ -15,6 +15,7 @@ FORMS = {
     "fourier": ["embedding.form.kind=fourier"],
     "random": ["embedding.form.kind=random", "embedding.form.features=64"],
     "nystrom": ["embedding.form.kind=nystrom", "embedding.form.anchors=50"],
+    "eigen": ["embedding.form.kind=eigen", "embedding.kernel={kind: heat, order: 12}"],
 }
 SMALL = [
     "embedding.form.kind=fourier",
@@ -35,7 +36,7 @@ SMALL = [
     "evaluation.score_levels=[0.5]",
 ]
 CASES = [("exact", 2), ("exact", 3), ("exact", 4), ("fourier", 2), ("fourier", 3), ("fourier", 4)]
-CASES += [("random", 3), ("nystrom", 3)]
+CASES += [(form, size) for form in ("random", "nystrom", "eigen") for size in (2, 3, 4)]
 
 
 def words(root: Path, command: str, run: str, *overrides: str) -> list[str]:

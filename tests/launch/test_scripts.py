@@ -76,7 +76,9 @@ def test_every_submission_that_a_document_shows_parses(document: str, tmp_path: 
 def test_a_stages_words_arrive_as_they_were_given(checkout: Checkout) -> None:
     done = checkout.run("stage.sbatch", "train", *WORDS)
     assert (done.returncode, done.stderr) == (0, "")
-    for call in checkout.calls("accelerate"):
+    calls = checkout.calls("accelerate")
+    assert len(calls) == 2
+    for call in calls:
         assert call[call.index("-m") :] == ["-m", "sno_dist", "train", *WORDS]
 
 
@@ -97,8 +99,10 @@ def test_a_site_may_name_another_engine(checkout: Checkout) -> None:
     zero = "launch/deepspeed/zero2.json"
     site = {"ACCELERATE_OPTIONS": f"--deepspeed_config_file {zero}"}
     site["ACCELERATE_CONFIG"] = "launch/accelerate/deepspeed.yaml"
-    checkout.run("stage.sbatch", "train", *WORDS, **site)
-    for call in checkout.calls("accelerate"):
+    assert checkout.run("stage.sbatch", "train", *WORDS, **site).returncode == 0
+    calls = checkout.calls("accelerate")
+    assert len(calls) == 2
+    for call in calls:
         told = options(call)
         assert told["--config_file"] == site["ACCELERATE_CONFIG"]
         assert told["--deepspeed_config_file"] == zero

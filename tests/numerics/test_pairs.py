@@ -60,7 +60,7 @@ def test_self_distances_are_exactly_zero_and_none_is_negative() -> None:
 
 def test_the_median_bandwidth_is_the_median_distance() -> None:
     assert median_bandwidth(np.array([[0.0], [1.0], [3.0]])) == pytest.approx(2.0)
-    normal = RNG.normal(size=(4000, 1))
+    normal = np.random.default_rng(0).normal(size=(4000, 1))
     # |x - y| for standard normals has median 1.349 / sqrt(2) * sqrt(2) * .7071 = .9539.
     assert median_bandwidth(normal, limit=2000) == pytest.approx(0.9539, abs=0.03)
 

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sno_dist.errors import ArtifactError, Preempted
+from sno_dist.judge import find
 from sno_dist.judge.find import find_judge
+from sno_dist.judge.train import train_classifier
 from sno_dist.runtime import preemption
 from sno_dist.shards.build import build_shards
+from sno_dist.shards.sources.factory import make_source
 from tests.unit.shards.small import small_config
 
 
@@ -25,6 +31,25 @@ def test_a_judge_asked_to_stop_leaves_nothing_and_then_begins_anew(
     judge = find_judge(config, manifest)
     assert judge is not None
     assert (tmp_path / "run/judge/COMPLETE").is_file()
+
+
+def test_a_judge_learns_from_samples_that_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, "judge.width=4", "judge.min_updates=1")
+    manifest, learnt = build_shards(config), []
+
+    def watched(images: NDArray[np.uint8], labels: NDArray[np.integer], *rest: Any, **named: Any):
+        learnt.append((images, labels))
+        return train_classifier(images, labels, *rest, **named)
+
+    monkeypatch.setattr(find, "train_classifier", watched)
+    find_judge(config, manifest)
+    ((images, labels),) = learnt
+    source = make_source(config.shards.source, config.shards.split)
+    for label, entry in enumerate(manifest.entries):
+        own = source.draw(entry.name, "judge")
+        np.testing.assert_array_equal(images[labels == label], own)
 
 
 def test_a_judge_serves_other_splits_and_no_other_samples(tmp_path: Path) -> None:

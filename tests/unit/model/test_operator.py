@@ -17,6 +17,7 @@ from sno_dist.model.batch import Batch
 from sno_dist.model.build import OperatorSpec
 from sno_dist.model.joint import training_embedding
 from sno_dist.model.latent import latent_sums
+from sno_dist.score.guidance import guided
 from sno_dist.score.scorenet import ScoreNet
 
 NETWORKS: list[schema.Network] = [
@@ -248,6 +249,26 @@ def test_guidance(base: str) -> None:
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=1.0), plain)
     free = operator.sample(operator.unknown.detach(), 3, steps=4)
     torch.testing.assert_close(operator.sample(u, 3, steps=4, guidance=0.0), free)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0, 1.5, 3.0])
+def test_a_guided_score_is_as_far_beyond_the_free_one_as_asked(weight: float) -> None:
+    operator = wake(make())
+    u = operator.embed(make_batch(operator).context).expand(3, -1)
+    z, t = torch.randn(3, operator.autoencoder.size), torch.tensor([0.1, 0.5, 0.9])
+    with torch.no_grad():
+        given, free = (operator.score(own, z, t) for own in (u, operator.null))
+        found = guided(operator.score_model, u, operator.unknown, weight)(z, t)
+    assert not torch.allclose(given, free, rtol=0.1)
+    torch.testing.assert_close(found, free + weight * (given - free))
+
+
+def test_a_seed_gives_the_same_samples_again_and_another_gives_others() -> None:
+    operator = wake(make())
+    u = operator.embed(make_batch(operator).context)
+    first = operator.sample(u, 3, steps=2)
+    assert torch.equal(operator.sample(u, 3, steps=2, seed=0), first)
+    assert not torch.equal(operator.sample(u, 3, steps=2, seed=1), first)
 
 
 def test_what_is_not_finite_becomes_no_image() -> None:

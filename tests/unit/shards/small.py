@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 
-__all__ = ["small_config"]
+__all__ = ["Touches", "small_config"]
 
 
 def small_config(root: Path, *overrides: str) -> Config:
@@ -28,3 +29,13 @@ def small_config(root: Path, *overrides: str) -> Config:
             *overrides,
         ],
     )
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)

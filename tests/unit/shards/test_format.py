@@ -14,6 +14,7 @@ import webdataset
 
 from sno_dist.errors import DataError
 from sno_dist.shards.tar import Shard, map_shard, write_shard
+from tests.unit.shards.small import Touches
 
 SHAPE = (1, 4, 6)
 
@@ -93,7 +94,8 @@ def test_flipped_byte(tmp_path: Path) -> None:
 
 def test_a_pickle_is_refused_even_with_the_right_hash(tmp_path: Path) -> None:
     record = io.BytesIO()
-    np.save(record, np.array([{"run": "me"}] * 3, dtype=object), allow_pickle=True)
+    touching = [Touches(tmp_path / "ran")] * 3
+    np.save(record, np.array(touching, dtype=object), allow_pickle=True)
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
         info = tarfile.TarInfo("000000.npy")
@@ -106,6 +108,7 @@ def test_a_pickle_is_refused_even_with_the_right_hash(tmp_path: Path) -> None:
     forged = Shard(**{**good.to_json(), "file": "x.tar", "bytes": size, "sha256": sha256(path)})
     with pytest.raises(DataError, match="a pickle, which is never loaded"):
         read(tmp_path, forged)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_other_samples_than_the_manifest_says(tmp_path: Path) -> None:

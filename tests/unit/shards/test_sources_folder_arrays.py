@@ -11,6 +11,7 @@ from sno_dist.config.schema import Folder, Split
 from sno_dist.errors import DataError
 from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.folder import FolderSource
+from tests.unit.shards.small import Touches
 
 
 def make(path: Path, **settings: object) -> FolderSource:
@@ -147,13 +148,14 @@ def test_different_widths_and_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_object_arrays_are_not_unpickled(tmp_path: Path, suffix: str) -> None:
-    ragged = np.array([np.zeros(3), np.zeros(4)], dtype=object)
+    ragged = np.array([np.zeros(3), Touches(tmp_path / "ran")], dtype=object)
     save = np.save if suffix == "npy" else np.savez
     save(tmp_path / f"x.{suffix}", ragged)
     with pytest.raises(
         DataError, match=r"an object array \| at: .*different lengths.*numpy\.savez"
     ):
         make(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_damaged_files(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +25,7 @@ from sno_dist.embedding.table import open_table
 from sno_dist.errors import ArtifactError, ConfigError, Preempted, RunError
 from sno_dist.evaluation.training_log import learning_of, read_log
 from sno_dist.runtime import collectives, preemption
+from sno_dist.runtime.artifact import open_artifact
 from sno_dist.runtime.world import World
 from sno_dist.shards.build import build_shards
 from sno_dist.training.check import check_settings
@@ -85,16 +88,22 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
 ) -> None:
     whole = go(tiny(tmp_path / "a", shards, f"training.precision={precision}"))
     config = tiny(tmp_path / "b", shards, f"training.precision={precision}")
-    for step in (2, 3):
+    for step, done in ((2, 2), (3, 5)):
         stop_at(monkeypatch, step)
-        with pytest.raises(Preempted, match="asked to stop.*run the same command"):
+        with pytest.raises(Preempted, match=f"asked to stop.*step {done} saved.*the same command"):
             go(config)
     monkeypatch.undo()
     resumed = go(config)
+    # from the start again it would end in the same bits
+    assert re.findall(r"training goes on from step (\d+)", capsys.readouterr().err) == ["2", "5"]
     told = json.loads((tmp_path / "b/run/provenance.json").read_text())
     assert len(told["earlier"]) == 2
     assert all(attempt.keys() == told.keys() - {"earlier"} for attempt in told["earlier"])
@@ -293,6 +302,30 @@ def test_another_config_in_the_same_folder(tmp_path: Path, shards: Path) -> None
         go(tiny(tmp_path, shards, "training.learning_rate=0.5"))
     # what changes only how it runs is no other config
     go(tiny(tmp_path, shards, "training.workers=1", "training.micro=2"))
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, shards)
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Preempted):
+        go(config)
+    monkeypatch.undo()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # what a full disk says to who writes more than so many bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(
+            ArtifactError, match=r"cannot be written \| at: .*training \| got: .*large"
+        ):
+            go(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (kept,) = (tmp_path / "run/training").glob("step-*")
+    open_artifact(kept, "checkpoint")
+    assert kept.name == "step-00000002"
+    assert go(config).step == 8
 
 
 def test_two_runs_in_one_folder(tmp_path: Path, shards: Path) -> None:
