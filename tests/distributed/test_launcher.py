@@ -31,12 +31,16 @@ def is_there(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("after", [0.0, 6.0], ids=["at once", "while it waits"])
-def test_a_rank_without_launcher_ends(tmp_path: Path, after: float) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # rank 1 of 2, whose rank 0 never comes
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "while it waits"])
+def test_a_rank_without_launcher_ends(tmp_path: Path, waits: bool) -> None:
+    # rank 1 of 2, whose rank 0 never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        end_the_launcher(tmp_path, silent, waits)
+
+
+def end_the_launcher(tmp_path: Path, silent: socket.socket, waits: bool) -> None:
+    port = silent.getsockname()[1]
     world = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     world |= {"TORCHELASTIC_RUN_ID": "none"}
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
@@ -50,12 +54,14 @@ def test_a_rank_without_launcher_ends(tmp_path: Path, after: float) -> None:
     with launcher:
         assert launcher.stdout is not None
         rank = int(launcher.stdout.readline())
-        time.sleep(after)
+        met = silent.accept()[0] if waits else None
         launcher.kill()
     until = time.monotonic() + 60
     while is_there(rank) and time.monotonic() < until:
         time.sleep(0.1)
     assert not is_there(rank)
+    if met is not None:
+        met.close()
     assert (tmp_path / "told").read_text().splitlines()[-1] == (
         "[rank 1] error: rank 1 lost contact with another rank during the start | "
         "got: the launcher has ended | do: run the same command again"
