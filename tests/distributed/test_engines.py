@@ -17,6 +17,9 @@ from tests.distributed.launch import ROOT, launch
 # a launch with DeepSpeed in it imports for ten seconds, on a busy machine for more
 pytestmark = pytest.mark.timeout(900)
 
+CANCELS = "embedder.query.bias"
+"""Adds the same to the logit of every sample: its gradient is rounding alone, about 1e-10."""
+
 DATA_PARALLEL = ["--config_file", "launch/accelerate/one_machine.yaml"]
 FULLY_SHARDED = ["--config_file", "launch/accelerate/fsdp2.yaml"]
 STEPS, EVERY = 12, 3
@@ -86,8 +89,10 @@ def assert_same(run: Path, reference: Path, step: int = STEPS) -> None:
     found, expected = state(run, step), state(reference, step)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        # moments are of the gradient's size, and its square's
-        near = 1e-3 * float(tensor.abs().max()) if name.startswith("optimizer/") else 1e-4
+        near = 1e-4
+        if name.startswith("optimizer/"):
+            # of the gradient's size, or its square's
+            near = 1e-9 if name.endswith(CANCELS) else 1e-3 * float(tensor.abs().max())
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=near, msg=name)
     there = losses(reference)
     assert {s: pytest.approx(there[s], rel=1e-5) for s in there} == losses(run)
