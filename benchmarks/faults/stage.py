@@ -13,7 +13,7 @@ from benchmarks.faults.process import ROOT
 from sno_dist.errors import ArtifactError
 from sno_dist.runtime.artifact import is_complete, open_artifact
 
-__all__ = ["SAVE_EVERY", "STAGES", "Place", "Stage", "damaged", "steps_told"]
+__all__ = ["SAVE_EVERY", "STAGES", "Place", "Stage", "damaged"]
 
 STEPS = 24
 SAVE_EVERY = 6
@@ -89,7 +89,7 @@ class Stage:
     def done(self, place: Place) -> int:
         """Items that are finished, or steps that were told."""
         if not self.records:
-            return len(steps_told(place.run))
+            return len(_steps_told(place.run))
         return len(glob(str(place.root / self.hidden / self.records)))
 
     def is_closing(self, place: Place) -> bool:
@@ -162,7 +162,7 @@ STAGES = {
 }
 
 
-def steps_told(run: Path) -> list[int]:
+def _steps_told(run: Path) -> list[int]:
     """The steps in a run's log, in the order of writing; a kill may leave half a line."""
     log = run / "logs/rank-00000.jsonl"
     return [int(step) for step in STEP.findall(log.read_text())] if log.is_file() else []

@@ -30,20 +30,16 @@ def check_settings(config: Config) -> None:
 
 
 def _check_base(config: Config) -> None:
-    if config.model.base != "none" and config.training.targets < 2:
-        raise ConfigError(
-            "the covariance within a distribution takes two targets of each",
-            where="training.targets",
-            got=config.training.targets,
-            fix="set training.targets=2 or more, or model.base=none",
-        )
-    if config.model.base != "none" and config.training.distributions < 2:
-        raise ConfigError(
-            "the covariance between distributions takes two of them in a batch",
-            where="training.distributions",
-            got=config.training.distributions,
-            fix="set training.distributions=2 or more, or model.base=none",
-        )
+    if config.model.base == "none":
+        return
+    for name, told in (
+        ("targets", "the covariance within a distribution takes two targets of each"),
+        ("distributions", "the covariance between distributions takes two of them in a batch"),
+    ):
+        count = getattr(config.training, name)
+        if count < 2:
+            fix = f"set training.{name}=2 or more, or model.base=none"
+            raise ConfigError(told, where=f"training.{name}", got=count, fix=fix)
 
 
 def _check_matching(config: Config) -> None:
