@@ -46,7 +46,7 @@ RANKS = 2
 JOBS = {"alone": ("alone",), "together": ("together",), "apart": ("apart-0", "apart-1")}
 """Name -> its launches, which work at the same time."""
 GOALS = {"ratio": 1.8, "wire": 0.05}
-LOOK = 0.002
+LOOK = 0.02
 """Seconds between two looks for a turn: a sleeper takes no share of a core."""
 WARM = {"training": 5, "sampling": 1}
 """Turns of a stage that do not count: every new size of a context set is a primitive to compile."""
