@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -21,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks import finish, machine
 from sno_dist.errors import ArtifactError
@@ -117,9 +118,11 @@ class Attempt:
     def ranks(self) -> dict[int, int]:
         """Rank -> process, of those that are there."""
         found = {}
-        for pid in _children(self._agent.pid):
-            if (rank := re.search(rb"\0RANK=(\d+)\0", _environment(pid))) is not None:
-                found[int(rank[1])] = pid
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self._agent.pid).children():
+                with suppress(psutil.Error):
+                    if (rank := child.environ().get("RANK")) is not None:
+                        found[int(rank)] = child.pid
         return found
 
     def end(self, timeout: float) -> int:
@@ -142,20 +145,6 @@ class Attempt:
         lines = self._told.read().splitlines()
         self._told.close()
         return [line for line in lines if line.startswith("[rank ") and "error: " in line]
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _environment(pid: int) -> bytes:
-    try:
-        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
 
 
 @contextmanager

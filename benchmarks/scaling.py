@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from unittest.mock import patch
 
+import psutil
 import torch
 
 from benchmarks import finish, machine
+from benchmarks.bar import Bar
 from sno_dist.cli.unbuilt import operator_of, population_of
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
@@ -59,8 +60,8 @@ UP = 'ip link set lo up && exec "$@"'
 # ------------------------------------------------------------------------------- a job
 
 
-class Turns:
-    """A job's turns, told by files; during training it stands in for the loop's progress bar.
+class Turns(Bar):
+    """A job's turns, told by files; during training by its steps.
 
     Args:
         folder: Where the files lie.
@@ -85,22 +86,6 @@ class Turns:
         if collectives.world().is_main:
             write_json(self._folder / f"{self._job}-{self._number}.done", found)
         self._number += 1
-
-    def __call__(self, total: int, label: str, *, done: int = 0) -> Turns:
-        """As `Progress` is made."""
-        del total, label, done
-        return self
-
-    def __enter__(self) -> Turns:
-        self.begin()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count a step; after the last of a turn, sleep until the next."""
@@ -143,8 +128,7 @@ def _wait(path: Path, failed: Callable[[], bool] = lambda: False) -> None:
 
 def _carried() -> int:
     """Bytes that the loopback interface of this network has carried."""
-    lines = Path("/proc/self/net/dev").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+    return psutil.net_io_counters(pernic=True, nowrap=False)["lo"].bytes_recv
 
 
 # ----------------------------------------------------------------------------- all jobs

@@ -15,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from benchmarks import finish, machine
+from benchmarks.bar import Bar
 from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
@@ -63,8 +63,8 @@ class Bare:
         self._optimizer.zero_grad()
 
 
-class Turns:
-    """Stands in for the loop's progress bar; every `length` steps the bare step has its turn.
+class Turns(Bar):
+    """Every `length` steps of the loop the bare step has its turn.
 
     Args:
         bare: One bare step.
@@ -83,22 +83,6 @@ class Turns:
         self.waits: list[float] = []
         self._waited = 0.0
 
-    def __call__(self, total: int, label: str, *, done: int = 0) -> Turns:
-        """As `Progress` is made."""
-        del total, label, done
-        return self
-
-    def __enter__(self) -> Turns:
-        self._begin()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count a step of the loop, and take the turn after the last one of its length."""
         del note
@@ -110,14 +94,15 @@ class Turns:
         self._end(self.loop, self.loop_work)
         self.waits.append(self._waited)
         ready = [self._made(step) for step in range(self._done - self._length, self._done)]
-        self._begin()
+        self.begin()
         for batch in ready:
             self._bare(batch)
         self._end(self.bare, self.bare_work)
         self._waited = 0.0
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Start the clocks."""
         _synchronize()
         self._start, self._worked = time.perf_counter(), time.process_time()
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import psutil
 
 __all__ = ["Command", "Ended", "Role"]
 
@@ -92,14 +94,15 @@ class Command:
 
     def processes(self) -> dict[Role, list[int]]:
         """Who is there, by role."""
-        environments = self._environments()
+        own = self._own()
+        ranks = {pid for pid, known in own.items() if "RANK" in known["environ"]}
         found: dict[Role, list[int]] = {"launcher": [], "rank": [], "worker": []}
-        for pid, environment in environments.items():
+        for pid, known in own.items():
             if pid == self._process.pid:
                 found["launcher" if self._launched else "rank"].append(pid)
-            elif _name(pid) == WORKER:
+            elif known["name"] == WORKER:
                 found["worker"].append(pid)
-            elif _is_rank(environment) and not _is_rank(environments.get(_parent(pid), b"")):
+            elif pid in ranks and known["ppid"] not in ranks:
                 found["rank"].append(pid)
         return found
 
@@ -120,10 +123,10 @@ class Command:
             watch: Called again and again meanwhile.
         """
         until = time.monotonic() + patience
-        while not (self.over and not self._environments()) and time.monotonic() < until:
+        while not (self.over and not self._own()) and time.monotonic() < until:
             watch()
             time.sleep(0.03)
-        hung = not self.over or bool(self._environments())
+        hung = not self.over or bool(self._own())
         self.kill()
         text = PREFIX.sub("", self._told.read_text(errors="replace"))
         return Ended(
@@ -138,21 +141,22 @@ class Command:
 
     def kill(self) -> None:
         """End all of it, at once."""
-        for pid in self._environments():
+        for pid in self._own():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         self._process.wait()
 
-    def _environments(self) -> dict[int, bytes]:
-        """Process -> environment, of those that are there."""
-        mark = f"\0{MARK}={self._told}\0".encode()
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal() and mark in (environment := _environment(folder)):
-                found[int(folder.name)] = environment
-        return found
+    def _own(self) -> dict[int, dict[str, Any]]:
+        """Process -> what is known of it, of those that are there."""
+        # what ends meanwhile, or may not be asked, has no environment
+        there = psutil.process_iter(["pid", "ppid", "name", "environ"], ad_value=None)
+        return {
+            process.pid: process.info
+            for process in there
+            if (process.info["environ"] or {}).get(MARK) == str(self._told)
+        }
 
 
 def _prefix(bound: bool) -> list[str]:
@@ -179,29 +183,3 @@ def _tracebacks(text: str) -> list[str]:
         if not any(LAUNCHER in line for line in lines[:frames]):
             found.append(lines[frames][:300])
     return found
-
-
-def _environment(folder: Path) -> bytes:
-    try:
-        return b"\0" + (folder / "environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def _is_rank(environment: bytes) -> bool:
-    return b"\0RANK=" in environment
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _parent(pid: int) -> int:
-    try:
-        # after the name, which may hold anything but ends in the last parenthesis
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -74,9 +75,7 @@ def held(tensors: Iterable[Tensor]) -> int:
 
 def carried() -> int:
     """Bytes that the loopback interface of this network has carried."""
-    lines = Path("/proc/self/net/dev").read_text().splitlines()
-    (row,) = [line for line in lines if line.strip().startswith("lo:")]
-    return int(row.split()[1])
+    return psutil.net_io_counters(pernic=True, nowrap=False)["lo"].bytes_recv
 
 
 def master(engine: Engine) -> Iterable[Tensor]:

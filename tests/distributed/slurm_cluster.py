@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.distributed.forked import free_port, wait_for
@@ -55,6 +56,8 @@ PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 FAILED = {"BOOT_FAIL", "CANCELLED", "FAILED", "TIMEOUT"}
 PATIENCE = 10
 """Seconds until a silent node counts as lost, and until a requeued job may start again."""
+KNOWN = ("ppid", "name", "environ")
+"""What is asked of each process of this machine."""
 
 
 def why_not() -> str:
@@ -126,20 +129,21 @@ class Cluster:
         lost = self.daemons.pop(node)
         lost.kill()
         lost.wait()
-        _end_all(self.processes(f"SLURMD_NODENAME={node}"))
+        _end_all(self.processes(SLURMD_NODENAME=node))
 
     def is_up(self) -> bool:
         """Whether all nodes wait for work."""
         states = self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split()
         return set(states) == {"idle"}
 
-    def processes(self, *marks: str) -> set[int]:
+    def processes(self, **marks: str) -> set[int]:
         """The processes of this cluster whose environment has these variables too."""
-        known = {f"SLURM_CONF={self.environment['SLURM_CONF']}", *marks}
-        found = {pid for pid in _processes() if known <= _variables(pid)}
+        known = {"SLURM_CONF": self.environment["SLURM_CONF"], **marks}.items()
+        there = {process.pid: process.info for process in psutil.process_iter(KNOWN)}
+        found = {pid for pid, own in there.items() if known <= (own["environ"] or {}).items()}
         # the step daemon above a task has no environment that tells
-        above = {_parent(pid) for pid in found}
-        return found | {pid for pid in above if _name(pid).startswith("slurmstepd")}
+        above = {there[pid]["ppid"] for pid in found} & there.keys()
+        return found | {pid for pid in above if there[pid]["name"].startswith("slurmstepd")}
 
     def stop(self) -> None:
         """End all jobs and daemons."""
@@ -202,28 +206,3 @@ def cluster(root: Path) -> Iterator[Cluster]:
 
 def _path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _variables(pid: int) -> set[str]:
-    try:
-        return set(Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0"))
-    except OSError:
-        return set()
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
