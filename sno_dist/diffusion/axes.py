@@ -119,9 +119,27 @@ class OrnsteinUhlenbeck:
         return (1 + level.square()).rsqrt()
 
 
+class _Brownian:
+    """Pi uniform: nothing drifts, the variance exploding noising."""
+
+    __slots__ = ()
+
+    def stationary_score(self, y: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(y)
+
+    def clock(self, level: Tensor) -> Tensor:
+        """level^2 / 2."""
+        return 0.5 * level.square()
+
+    def scale(self, level: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(level)
+
+
 @dataclass(frozen=True, slots=True)
-class Circle:
-    """Pi uniform on a circle: Brownian motion, the variance exploding noising of periodic data.
+class Circle(_Brownian):
+    """Brownian motion on a circle, for periodic data.
 
     Equation: 1, sqrt(2) cos(j w y), sqrt(2) sin(j w y) with w = 2 pi / period, in this order for
     j = 1, 2, ..; r = (j w)^2, tau = level^2 / 2, y = x / alpha. Data that are not periodic need a
@@ -171,18 +189,6 @@ class Circle:
         """-ln period."""
         return torch.full_like(y, -math.log(self.period))
 
-    def stationary_score(self, y: Tensor) -> Tensor:
-        """0."""
-        return torch.zeros_like(y)
-
-    def clock(self, level: Tensor) -> Tensor:
-        """level^2 / 2."""
-        return 0.5 * level.square()
-
-    def scale(self, level: Tensor) -> Tensor:
-        """1."""
-        return torch.ones_like(level)
-
     def _frequencies(self, y: Tensor, count: int) -> Tensor:
         orders = torch.arange(1, count // 2 + 1, dtype=y.dtype, device=y.device)
         return (2 * math.pi / self.period * orders)[:, None]
@@ -192,8 +198,8 @@ class Circle:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """Pi uniform on an interval: Brownian motion that is reflected at its ends.
+class Interval(_Brownian):
+    """Brownian motion on an interval, reflected at its ends.
 
     Equation: 1, sqrt(2) cos(j w (y - low)) with w = pi / (high - low); r = (j w)^2,
     tau = level^2 / 2, y = x / alpha. The score vanishes at the ends.
@@ -232,18 +238,6 @@ class Interval:
     def log_stationary(self, y: Tensor) -> Tensor:
         """-ln(high - low)."""
         return torch.full_like(y, -math.log(self.high - self.low))
-
-    def stationary_score(self, y: Tensor) -> Tensor:
-        """0."""
-        return torch.zeros_like(y)
-
-    def clock(self, level: Tensor) -> Tensor:
-        """level^2 / 2."""
-        return 0.5 * level.square()
-
-    def scale(self, level: Tensor) -> Tensor:
-        """1."""
-        return torch.ones_like(level)
 
     def _frequencies(self, y: Tensor, count: int) -> Tensor:
         orders = torch.arange(count, dtype=y.dtype, device=y.device)
