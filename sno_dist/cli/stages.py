@@ -137,20 +137,22 @@ def evaluate(config: Config) -> None:
 )
 def run(config: Config) -> None:
     from sno_dist.embedding.fit import fit_embedding
-    from sno_dist.evaluation.evaluate import evaluate
-    from sno_dist.evaluation.reference import check_counts
+    from sno_dist.evaluation.evaluate import check_evaluation, evaluate
     from sno_dist.runtime.accelerator import check_launcher
-    from sno_dist.sampling.sample import sample
+    from sno_dist.sampling.sample import check_baselines, sample
     from sno_dist.shards.build import build_shards
     from sno_dist.training.check import check_settings
     from sno_dist.training.train import train
+    from sno_dist.training.untrained import untrained_operator
 
     # What later stages would refuse is better refused now than after hours of training.
     check_launcher(config.training.precision)
     check_settings(config)
     manifest = build_shards(config)
-    check_counts(config, manifest)
+    check_evaluation(config, manifest)
     table = fit_embedding(config, manifest)
+    if config.sampling.baselines:
+        check_baselines(config, manifest, untrained_operator(config, manifest, table.tensors))
     checkpoint = train(config, manifest, table)
     samples = sample(config, manifest, checkpoint)
     report = evaluate(config, manifest, samples)

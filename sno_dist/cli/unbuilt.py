@@ -177,10 +177,9 @@ def _map_shapes(
             return taken, {**anchors, "map.whiten": torch.empty(taken, taken, **double)}
         case schema.EigenForm():
             from sno_dist.embedding.factory import make_kernel
-            from sno_dist.embedding.heat import HeatKernel
+            from sno_dist.embedding.fit_map import heat_kernel
 
-            kernel = make_kernel(section.kernel, 1.0)
-            assert isinstance(kernel, HeatKernel), "the fit refuses others"
+            kernel = heat_kernel(make_kernel(section.kernel, 1.0))
             return len(kernel.damping(dims)), {"map.dims": torch.tensor(dims)}
         case schema.FourierForm():
             one = torch.ones((), dtype=torch.float64)

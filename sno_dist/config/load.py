@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +33,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     for override in overrides:
         _apply(tree, override)
     _tag(tree, Config)
+    _check_booleans(tree, Config)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -60,12 +62,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def run_folder(config: Config) -> Path:
     """The run's folder."""
-    return Path(config.run or f"runs/{config.name}")
+    return Path(config.run or f"runs/{config.name}").expanduser()
 
 
 def shards_folder(config: Config) -> str:
     """The shards' folder or URL."""
-    return config.shards.path or f"data_shards/{config.name}"
+    return os.path.expanduser(config.shards.path or f"data_shards/{config.name}")
 
 
 def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -78,7 +80,7 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError("the config cannot be read", where=path, got=error.strerror) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -118,17 +120,52 @@ def _tag(tree: dict[str, Any], section: type[BaseModel]) -> None:
             continue
         if "kind" in getattr(type(field.default), "model_fields", ()):
             value.setdefault("kind", field.default.kind)
-        for member in _sections(field.annotation):
-            if "kind" not in member.model_fields or value.get("kind") in _tags(member):
-                _tag(value, member)
+        for member in _meant(value, field.annotation):
+            _tag(value, member)
+
+
+def _check_booleans(tree: dict[str, Any], section: type[BaseModel], place: str = "") -> None:
+    """YAML reads off, no and false as a boolean, and pydantic that as 0."""
+    for key, value in tree.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            continue
+        if isinstance(value, dict):
+            for member in _meant(value, field.annotation):
+                _check_booleans(value, member, f"{place}{key}.")
+            continue
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(one, bool) for one in values) and not _is_switch(field.annotation):
+            raise ConfigError(
+                "a setting is wrong",
+                where=f"{place}{key}",
+                got=value,
+                expected="no boolean, as which YAML reads on, off, yes and no",
+            )
+
+
+def _is_switch(annotation: Any) -> bool:
+    return annotation is bool or any(map(_is_switch, get_args(annotation)))
+
+
+def _meant(value: Mapping[str, Any], annotation: Any) -> list[type[BaseModel]]:
+    """The section that a mapping is of; where there is a choice, the one of its kind."""
+    return [
+        member
+        for member in _sections(annotation)
+        if "kind" not in member.model_fields or value.get("kind") in _tags(member)
+    ]
 
 
 def _explain(error: ValidationError, path: object) -> ConfigError:
     first = _foremost(error.errors())
+    parts = [str(part) for part in first["loc"]]
+    # an unknown key may be of any form
+    unknown = [parts.pop()] if first["type"] == "extra_forbidden" else []
     # pydantic names the type of a choice between plain ones, such as constrained-float
-    place = [name for part in first["loc"] if "-" not in (name := str(part)) and "[" not in name]
+    place = [name for name in parts if "-" not in name and "[" not in name] + unknown
     where = ".".join(place) + (f" in {path}" if path else "")
-    if first["type"] == "extra_forbidden":
+    if unknown:
         known = _known_keys(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.4)
         return ConfigError(

@@ -39,7 +39,8 @@ def fit_map(form: schema.Form, kernel: Kernel, sets: SampleSets) -> dict[str, Te
         case schema.NystromForm():
             return _nystrom(form, kernel, sets)
         case schema.EigenForm():
-            return _eigen(kernel, sets)
+            heat_kernel(kernel)
+            return _named({"dims": torch.tensor(sets.dims)})
         case schema.ExactForm():
             raise ValueError("the exact form is fitted from the Gram matrix")
 
@@ -115,7 +116,12 @@ def _nystrom(form: schema.NystromForm, kernel: Kernel, sets: SampleSets) -> dict
     return _named({"anchors": anchors, "whiten": (vectors * roots) @ vectors.T})
 
 
-def _eigen(kernel: Kernel, sets: SampleSets) -> dict[str, Tensor]:
+def heat_kernel(kernel: Kernel) -> HeatKernel:
+    """The one kernel that has eigenfunctions.
+
+    Raises:
+        ConfigError: If it is another.
+    """
     if not isinstance(kernel, HeatKernel):
         raise ConfigError(
             "eigenfunctions are those of the heat kernel",
@@ -123,7 +129,7 @@ def _eigen(kernel: Kernel, sets: SampleSets) -> dict[str, Tensor]:
             got=type(kernel).__name__,
             fix="set embedding.kernel.kind=heat or another embedding.form.kind",
         )
-    return _named({"dims": torch.tensor(sets.dims)})
+    return kernel
 
 
 def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

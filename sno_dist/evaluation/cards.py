@@ -16,7 +16,7 @@ from sno_dist.evaluation.score import DistributionScores
 from sno_dist.sampling.plan import context_of
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Entry, Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import reader_of
 
 __all__ = ["WHOLE", "Cards", "Scores"]
 
@@ -45,14 +45,12 @@ class Cards:
         self, config: Config, manifest: Manifest, samples: SampleSet, scores: Scores
     ) -> None:
         self._config, self._samples, self._scores = config, samples, scores
-        self._reader = Reader(manifest, verify=False, cache=config.shards.cache)
+        self._reader = reader_of(config, manifest, verify=False)
         self._domain = manifest.domain
         self._count = SHOWN[manifest.domain]
 
-    def of(self, entry: Entry) -> Gallery | None:
-        """The card of a distribution; none where the operator drew no samples of it."""
-        if WHOLE.key(entry) not in self._samples.shards:
-            return None
+    def of(self, entry: Entry) -> Gallery:
+        """The card of a distribution that the operator drew samples of."""
         panels = self._images(entry) if self._domain == "image" else self._vectors(entry)
         return Gallery(name=entry.name, panels=panels, note=entry.split)
 

@@ -13,11 +13,11 @@ from sno_dist.config.schema import Config
 from sno_dist.evaluation.page import compose
 from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.report import render
-from sno_dist.evaluation.score_error import score_error
+from sno_dist.evaluation.score_error import check_levels, score_error
 from sno_dist.evaluation.scorer import Scorer
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
-from sno_dist.evaluation.training_log import learning_of
+from sno_dist.evaluation.training_log import LearningCurve, learning_of
 from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
@@ -26,7 +26,7 @@ from sno_dist.runtime.tracking import Tracker
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Manifest
 
-__all__ = ["Report", "evaluate", "open_report"]
+__all__ = ["Report", "check_evaluation", "evaluate", "open_report"]
 
 KIND = "report"
 SUMMARY, PAGE = "summary.json", "report.html"
@@ -84,8 +84,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     }
     if reuse(folder, KIND, inputs):
         return open_report(config)
-    check_counts(config, manifest)
-    beside = learning_of(config.evaluation.beside)
+    beside = check_evaluation(config, manifest)
     judge = find_judge(config, manifest)
     began = time.monotonic()
     with writing(folder, KIND, inputs) as target:
@@ -106,11 +105,23 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
             if error is not None:
                 summary["score_error"] = error
             write_json(target / SUMMARY, summary)
-            (target / PAGE).write_text(
-                render(compose(config, manifest, samples, scores, summary, beside))
-            )
+            page = compose(config, manifest, samples, scores, summary, beside)
+            (target / PAGE).write_text(render(page), encoding="utf-8")
             _record_hparams(config, summary)
     return open_report(config)
+
+
+def check_evaluation(config: Config, manifest: Manifest) -> dict[str, LearningCurve]:
+    """Refuse what cannot be evaluated, before anything is drawn; the learning curves of other runs.
+
+    Raises:
+        DataError: If a distribution has too few real samples for the figures, or a run that is to
+            be shown beside has no learning curve.
+        ConfigError: If too few samples are to be drawn, or a noise level is beyond the schedule.
+    """
+    check_counts(config, manifest)
+    check_levels(config, manifest)
+    return learning_of(config.evaluation.beside)
 
 
 def _record_hparams(config: Config, summary: dict[str, Any]) -> None:

@@ -15,12 +15,13 @@ from sno_dist.evaluation.cards import WHOLE, Cards
 from sno_dist.evaluation.conditions import Condition
 from sno_dist.evaluation.report import Embeddings, ReportPage
 from sno_dist.evaluation.score import DistributionScores
+from sno_dist.evaluation.summary import SPLITS
 from sno_dist.evaluation.training_log import LearningCurve, read_log
 from sno_dist.runtime.provenance import describe
 from sno_dist.sampling.sample_set import SampleSet
-from sno_dist.shards.manifest import Manifest
+from sno_dist.shards.manifest import Entry, Manifest, evenly
 
-__all__ = ["compose"]
+__all__ = ["compose", "shown"]
 
 GALLERIES = 30
 
@@ -45,8 +46,7 @@ def compose(
     """
     log = read_log(run_folder(config))
     known = {(s.name, Condition(method=s.method, k=s.k)): s for s in scores}
-    splits = {split: manifest.split(split) for split in ("seen", "unseen")}
-    shown = [*splits["unseen"][:GALLERIES], *splits["seen"][: GALLERIES // 5]]
+    splits = {split: manifest.split(split) for split in SPLITS}
     cards = Cards(config, manifest, samples, known)
     full = {
         name: score.accuracy
@@ -56,7 +56,7 @@ def compose(
     return ReportPage(
         title=config.name,
         summary=summary,
-        galleries=[card for entry in shown if (card := cards.of(entry))],
+        galleries=[cards.of(entry) for entry in shown(manifest, samples)],
         accuracies={
             split: {e.name: full[e.name] for e in entries if e.name in full}
             for split, entries in splits.items()
@@ -70,6 +70,15 @@ def compose(
         config=dump(config),
         provenance=describe({"shards": manifest.digest, "samples": samples.digest}),
     )
+
+
+def shown(manifest: Manifest, samples: SampleSet) -> list[Entry]:
+    """Distributions with a card: evenly spread over those that the operator drew samples of."""
+    drawn = {
+        split: [entry for entry in manifest.split(split) if WHOLE.key(entry) in samples.shards]
+        for split in SPLITS
+    }
+    return [*evenly(drawn["unseen"], GALLERIES), *evenly(drawn["seen"], GALLERIES // 5)]
 
 
 def _map(manifest: Manifest, samples: SampleSet) -> Embeddings | None:

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sno_dist.evaluation import figures, tables
-from sno_dist.evaluation.comparison import comparison
+from sno_dist.evaluation.comparison import Method, comparison
 from sno_dist.evaluation.gallery import Gallery, card
-from sno_dist.evaluation.notation import percent, weights
+from sno_dist.evaluation.notation import MISSING, percent, weights
 from sno_dist.evaluation.summary import SPLITS
 from sno_dist.evaluation.training_log import LearningCurve
 
@@ -82,6 +82,7 @@ def render(page: ReportPage) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    methods = comparison(page.summary)
     template = environment.from_string(
         files("sno_dist.evaluation").joinpath(TEMPLATE).read_text(encoding="utf-8")
     )
@@ -93,7 +94,8 @@ def render(page: ReportPage) -> str:
         rows=tables.rows(page.summary),
         by_k=tables.by_k(page.summary),
         by_bandwidth=tables.by_bandwidth(page.summary),
-        comparison=comparison(page.summary),
+        comparison=methods,
+        compared=_compared(methods),
         charts=_charts(page),
         galleries=[card(gallery) for gallery in page.galleries],
         open_galleries=OPEN_GALLERIES,
@@ -103,6 +105,12 @@ def render(page: ReportPage) -> str:
         weights=weights,
         percent=percent,
     )
+
+
+def _compared(methods: Sequence[Method]) -> list[str]:
+    """Splits of which any method has a figure: a finetuned one has some that the operator lacks."""
+    cells = [cell for method in methods for cell in method.cells.values()]
+    return [split for split in SPLITS if any(cell[split] != MISSING for cell in cells)]
 
 
 def _heading(title: str) -> str:

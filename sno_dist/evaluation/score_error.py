@@ -19,26 +19,27 @@ from sno_dist.diffusion.schedule import Schedule
 from sno_dist.diffusion.solvers import ScoreAt
 from sno_dist.diffusion.uniform import UniformMixture
 from sno_dist.errors import ConfigError
+from sno_dist.evaluation.summary import SPLITS
+from sno_dist.model.build import make_schedule
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.rng import generator
 from sno_dist.runtime.share import share_of
 from sno_dist.sampling.sample_set import SampleSet
-from sno_dist.shards.manifest import Manifest, SplitName
+from sno_dist.shards.manifest import Manifest, evenly
 from sno_dist.shards.sources.gaussian_mixture import lower_corners
 from sno_dist.training.checkpoint import open_checkpoint
 
-__all__ = ["cell_side", "law_of", "relative_error", "score_error"]
+__all__ = ["cell_side", "check_levels", "law_of", "relative_error", "score_error"]
 
-DISTRIBUTIONS = 100
-"""Of each split at most, evenly taken."""
+MOST = 100
+"""Distributions of each split, evenly taken."""
 
 POINTS = 200
 """Of each distribution at each level."""
 
 PHASE = "comparing scores"
-SPLITS: tuple[SplitName, ...] = ("seen", "unseen")
 
 
 def score_error(config: Config, manifest: Manifest, samples: SampleSet) -> dict[str, Any] | None:
@@ -58,26 +59,54 @@ def score_error(config: Config, manifest: Manifest, samples: SampleSet) -> dict[
 
     Raises:
         ArtifactError: If the run's checkpoint is missing or damaged.
-        ConfigError: If a level is beyond the schedule.
         Preempted: If the run was asked to stop.
 
     **Collective** where there is a figure.
     """
-    levels = config.evaluation.score_levels
-    # The exact score is known in the data's own coordinates.
-    plain = config.model.transform.kind == "none"
-    known = plain and isinstance(config.shards.source, GaussianMixture)
-    if not (known and levels and isinstance(config.model.autoencoder, IdentityAutoencoder)):
+    if not _is_known(config):
         return None
     operator = open_checkpoint(config, manifest).operator().to(device())
-    chosen = {split: _chosen(manifest, samples, split) for split in SPLITS}
+    chosen = {
+        split: evenly([e for e in manifest.split(split) if e.name in samples.embeddings], MOST)
+        for split in SPLITS
+    }
     comparer = _Comparer(config, manifest, samples, operator)
-    errors = comparer.errors([*chosen["seen"], *chosen["unseen"]])
-    found: dict[str, Any] = {"levels": list(levels)}
+    errors = comparer.errors([entry.name for split in SPLITS for entry in chosen[split]])
+    found: dict[str, Any] = {"levels": list(config.evaluation.score_levels)}
     for split, own in zip(SPLITS, errors.split([len(chosen[s]) for s in SPLITS]), strict=True):
         found[split] = own.mean(0).tolist() if len(own) else None
         found[f"{split}_mean"] = float(own.mean()) if len(own) else None
     return found
+
+
+def check_levels(config: Config, manifest: Manifest) -> None:
+    """Refuse a level at which there is no score.
+
+    Raises:
+        ConfigError: If it is beyond the schedule.
+    """
+    if not _is_known(config):
+        return
+    schedule = make_schedule(config.model.schedule)
+    for cells in config.evaluation.score_levels:
+        level = torch.tensor(cells * cell_side(manifest), dtype=torch.float64)
+        if (reached := float(schedule.time(level))) > 1:
+            raise ConfigError(
+                "a noise level is beyond the schedule",
+                where="evaluation.score_levels",
+                got=f"{cells:g} cells, reached at t = {reached:.3g}",
+                expected="t at most 1",
+            )
+
+
+def _is_known(config: Config) -> bool:
+    """Whether a score was asked for and the exact one is known, in the data's own coordinates."""
+    section = config.model
+    plain = section.transform.kind == "none" and isinstance(
+        section.autoencoder, IdentityAutoencoder
+    )
+    known = isinstance(config.shards.source, GaussianMixture)
+    return plain and known and bool(config.evaluation.score_levels)
 
 
 def relative_error(
@@ -119,12 +148,6 @@ def cell_side(manifest: Manifest) -> float:
     return math.exp(-float(np.log(manifest.scale).mean()))
 
 
-def _chosen(manifest: Manifest, samples: SampleSet, split: SplitName) -> list[str]:
-    names = [entry.name for entry in manifest.split(split) if entry.name in samples.embeddings]
-    count = min(DISTRIBUTIONS, len(names))
-    return [names[index] for index in np.arange(count) * len(names) // max(1, count)]
-
-
 class _Comparer:
     """Compares one operator's score with the exact ones, each rank its share of the laws."""
 
@@ -137,10 +160,7 @@ class _Comparer:
     ) -> None:
         self._seed, self._manifest = config.seed, manifest
         self._samples, self._operator = samples, operator
-        side = cell_side(manifest)
-        self._levels = [cells * side for cells in config.evaluation.score_levels]
-        for cells, level in zip(config.evaluation.score_levels, self._levels, strict=True):
-            _check(operator.schedule, cells, level)
+        self._levels = [cells * cell_side(manifest) for cells in config.evaluation.score_levels]
 
     def errors(self, names: Sequence[str]) -> Tensor:
         """(len(names), levels) float64 on every rank."""
@@ -163,14 +183,3 @@ class _Comparer:
             )
             for index, level in enumerate(self._levels)
         ]
-
-
-def _check(schedule: Schedule, cells: float, level: float) -> None:
-    reached = float(schedule.time(torch.tensor(level, dtype=torch.float64)))
-    if reached > 1:
-        raise ConfigError(
-            "a noise level is beyond the schedule",
-            where="evaluation.score_levels",
-            got=f"{cells:g} cells, reached at t = {reached:.3g}",
-            expected="t at most 1",
-        )

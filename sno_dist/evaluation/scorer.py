@@ -111,9 +111,11 @@ class Scorer:
     def _bandwidths(self) -> tuple[float, ...]:
         """Of the median distance between all distributions' real samples; equal on all ranks."""
         rows, each = [], max(2, math.ceil(MEDIAN_SAMPLES / len(self._manifest.entries)))
+        # each rank would read all shards whole to check them, and does so with those that it scores
+        reader = reader_of(self._config, self._manifest, verify=False)
         for entry in self._manifest.entries:
             asked = np.arange(min(each, entry.count("reference")))
-            rows.append(self._in_units(self._reader.take(entry, "reference", asked)))
+            rows.append(self._in_units(reader.take(entry, "reference", asked)))
         stacked = np.concatenate(rows)
         median = median_bandwidth(stacked / 255 if stacked.dtype == np.uint8 else stacked)
         return tuple(factor * median for factor in BANDWIDTHS)

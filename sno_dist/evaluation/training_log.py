@@ -57,7 +57,9 @@ def learning_of(folders: Sequence[str]) -> dict[str, LearningCurve]:
         DataError: If one has none.
     """
     found, names = {}, Counter(Path(folder).name for folder in folders)
-    for run in map(Path, folders):
+    for run in (Path(folder).expanduser() for folder in folders):
+        if not run.is_dir():
+            raise DataError("a run to show beside is not there", where=run)
         learning = read_log(run).learning
         if learning is None:
             raise DataError(

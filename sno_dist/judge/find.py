@@ -15,7 +15,7 @@ from sno_dist.judge.classifier import Classifier, load_classifier
 from sno_dist.judge.train import train_classifier, updates_of
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
-from sno_dist.runtime.artifact import digest, reuse, writing
+from sno_dist.runtime.artifact import digest, open_artifact, reuse, writing
 from sno_dist.runtime.progress import Progress
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import reader_of
@@ -33,6 +33,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     number of threads at most, not on the number of ranks.
 
     Raises:
+        ArtifactError: If the folder holds a judge of other samples or settings, or a damaged one.
         Preempted: If the run was asked to stop; the judge's training then begins anew.
 
     **Collective.**
@@ -41,7 +42,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     judged = all(entry.count("judge") for entry in manifest.entries)
     if settings is None or not judged or manifest.domain != "image":
         return None
-    folder = Path(settings.path) if settings.path else run_folder(config) / "judge"
+    folder = Path(settings.path).expanduser() if settings.path else run_folder(config) / "judge"
     inputs = {"samples": _samples(manifest), **judge_inputs(settings)}
     if not reuse(folder, KIND, inputs):
         with writing(folder, KIND, inputs) as target:
@@ -51,6 +52,7 @@ def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
                 raise Preempted(f"asked to stop while {PHASE}", fix="run the same command again")
             if judge is not None:
                 judge.save(target)
+    open_artifact(folder, KIND)
     return load_classifier(folder, device())
 
 

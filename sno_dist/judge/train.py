@@ -136,11 +136,20 @@ def _fresh(
         torch.manual_seed(key)
         network = ResNet18(form)
     network = network.to(device, memory_format=torch.channels_last)  # pyright: ignore
-    mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
-    std = images.std(axis=(0, 2, 3), dtype=np.float64) / 255
+    mean, std = _moments(images)
     # A constant channel says nothing; a floor keeps it from becoming NaN.
     spread = torch.from_numpy(np.maximum(std, 1 / 255)).float()
     return Classifier(form, network, torch.from_numpy(mean).float(), spread)
+
+
+def _moments(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of each channel, (C,), of bytes over 255."""
+    channels = torch.from_numpy(images).transpose(0, 1).flatten(1)
+    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in channels]).numpy()
+    share = counts / channels.shape[1]
+    values = np.arange(256) / 255
+    mean = share @ values
+    return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
 
 
 def _optimisation(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sno_dist.errors import ArtifactError
+from sno_dist.errors import ArtifactError, ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.disk import check_seen, disk_watched
 from sno_dist.runtime.lock import LOCK, locked
@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 COMPLETE = "COMPLETE"
+INPUTS = ".inputs"
+"""What an attempt that is not complete yet is made from."""
+REFUSED = ".refused"
+"""There where an attempt ended by what is wrong with its data or settings."""
 FORMAT = 1
 
 
@@ -208,8 +212,12 @@ def writing(
     folders whose names begin with a dot are for that alone: they are no part of the artifact, and
     are dropped when it is published.
 
+    An attempt with other inputs is not dropped for this one, unless its data or settings were
+    refused.
+
     Raises:
-        ArtifactError: If the folder cannot be written, or the ranks do not share it.
+        ArtifactError: If the folder cannot be written, the ranks do not share it, or an attempt
+            that could be resumed had other inputs.
         RunError: If another run is writing it.
 
     **Collective** on entry and exit.
@@ -220,10 +228,19 @@ def writing(
         if main:
             temporary.mkdir(parents=True, exist_ok=True)
         with locked(temporary):
-            if main:
-                _prepare(temporary, inputs, resume)
+            begun = _begun(temporary, kind, inputs) if main and resume else None
+            if begun := collectives.broadcast(begun, f"opening {kind}"):
+                check_inputs(begun, inputs)
+                if main:
+                    (temporary / REFUSED).unlink(missing_ok=True)
+            elif main:
+                _clear(temporary, inputs)
             collectives.barrier(f"opening {kind}")
-            yield temporary
+            try:
+                yield temporary
+            except (ConfigError, DataError):
+                (temporary / REFUSED).touch()
+                raise
             collectives.barrier(f"closing {kind}")
             files = _hashed(temporary, kind)
             if main:
@@ -232,14 +249,23 @@ def writing(
             collectives.barrier(f"publishing {kind}")
 
 
-def _prepare(temporary: Path, inputs: Mapping[str, Any], resume: bool) -> None:
-    stamp = temporary / ".inputs"
-    token = digest(inputs)
-    if not (resume and stamp.is_file() and stamp.read_text() == token):
-        for left in temporary.iterdir():
-            if left.name != LOCK:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-    stamp.write_text(token)
+def _begun(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
+    """What an interrupted attempt was to make; None where there is nothing to go on from."""
+    try:
+        known = dict(json.loads((temporary / INPUTS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None  # not begun, or by an earlier version, which kept a hash alone
+    if (temporary / REFUSED).exists() and digest(known) != digest(inputs):
+        return None
+    return Artifact(path=temporary, kind=kind, inputs=known)
+
+
+def _clear(temporary: Path, inputs: Mapping[str, Any]) -> None:
+    """Begin anew."""
+    for left in temporary.iterdir():
+        if left.name != LOCK:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_json(temporary / INPUTS, dict(inputs))
 
 
 def _hashed(temporary: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -247,12 +273,22 @@ def _hashed(temporary: Path, kind: str) -> dict[str, dict[str, Any]]:
     sizes = _sizes(temporary) if collectives.world().is_main else {}
     sizes = collectives.broadcast(sizes, f"sealing {kind}")
     names, hashes = list(sizes), dict[str, str]()
+    mode = 0o666 & ~_umask()
     for index in collectives.world().deal_evenly(list(sizes.values())):
+        # safetensors makes files that only their owner can read
+        (temporary / names[index]).chmod(mode)
         _sync(temporary / names[index])
         hashes[names[index]] = sha256(temporary / names[index])
     for part in collectives.gather(hashes, f"sealing {kind}"):
         hashes |= part
     return {name: {"bytes": sizes[name], "sha256": hashes[name]} for name in names}
+
+
+def _umask() -> int:
+    """It can be read by setting it alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sizes(temporary: Path) -> dict[str, int]:

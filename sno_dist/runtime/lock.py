@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
             "the folder cannot be taken",
             where=folder,
             got=refused,
-            fix="wait for the other run, or give this one a folder of its own (run=...)",
+            fix="wait for the other run, or name another folder (run=, shards.path=, judge.path=)",
         )
     try:
         check_shared(folder)

@@ -8,6 +8,7 @@ all seen distributions, a perfect model that is told nothing. `resample`: the co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -111,9 +112,14 @@ class Baselines:
     def _nearest(self, entry: Entry, k: int | None, group: int) -> Entry:
         """The other seen distribution of nearest u."""
         u = self._whole(entry) if k is None else self._embed(entry, k, group).cpu().numpy()
-        others = [other for other in self._seen if other.name != entry.name]
-        table = np.stack([self._whole(other) for other in others]).astype(np.float64)
-        return others[int(np.square(table - u).sum(1).argmin())]
+        gaps = np.square(self._table - u).sum(1)
+        gaps[[other.name == entry.name for other in self._seen]] = np.inf
+        return self._seen[int(gaps.argmin())]
+
+    @cached_property
+    def _table(self) -> NDArray[np.float64]:
+        """U of all seen distributions: (S, U)."""
+        return np.stack([self._whole(entry) for entry in self._seen]).astype(np.float64)
 
     def _whole(self, entry: Entry) -> NDArray[np.float32]:
         """U of a distribution's whole context set, (U,)."""

@@ -69,11 +69,15 @@ class SeenDiversity:
 
         None where the K has no diversity: no distribution is as large, or one sample is drawn for
         each context set.
+
+        Raises:
+            DataError: If too few real samples are held out to tell how diverse they are.
         """
         if k is not None and (not self._operator.embeds or self._sampling.per_context < 2):
             return []
         large = [e for e in self._reader.manifest.split("seen") if e.count("model") >= (k or 0)]
         entries = evenly(large, DISTRIBUTIONS)
+        _check_held_out(entries)
         width = max(1, self._sampling.batch // self._sampling.samples)
         return [
             Unit(split="seen", k=k, entries=entries[first : first + width])
@@ -99,6 +103,18 @@ class SeenDiversity:
         if self._judge is None:
             return self._operator.encode(torch.from_numpy(samples))
         return torch.from_numpy(self._judge.features(samples))
+
+
+def _check_held_out(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if (count := entry.count("reference")) < 2:
+            raise DataError(
+                "guidance is chosen by how diverse real samples are, and too few are held out",
+                where=f"distribution {entry.name}, role reference",
+                got=count,
+                expected="2 or more",
+                fix="set sampling.guidance=1.0, or build shards with more of that role",
+            )
 
 
 def calibrate(

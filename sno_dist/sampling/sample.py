@@ -45,13 +45,20 @@ from sno_dist.shards.reader import Reader, reader_of
 from sno_dist.shards.tar import write_shard
 from sno_dist.training.checkpoint import Checkpoint
 
-__all__ = ["sample"]
+__all__ = ["check_baselines", "sample"]
 
 GUIDANCE = ".guidance.json"
 RECORDS = ".records"
 SECONDS = ".seconds.json"
 OPTIMISATION = ("warmup", "final", "weight_decay", "clip", "ema")
 """Settings of training that the individual models take over, beside objective and precision."""
+
+MODELS = {
+    "individual": IndividualModels,
+    "finetuned": FinetunedModels,
+    "kernel": KernelModels,
+    "oism": OismModels,
+}
 
 Draw = Callable[[Unit], NDArray[np.generic] | None]
 """A unit to its samples, (entries, samples, *shape); None if asked to stop before they are."""
@@ -100,6 +107,15 @@ def sample(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> Sample
             told = {"guidance": guidance, "calibration": calibration, "seconds": seconds()}
             _index(target, units, manifest, told | {"entries": operator.embedder.size})
     return open_samples(config, manifest)
+
+
+def check_baselines(config: Config, manifest: Manifest, operator: ScoreNeuralOperator) -> None:
+    """Refuse baselines that cannot be had in the latent space of an operator, trained or not.
+
+    Raises:
+        ConfigError: With the setting to change.
+    """
+    _models(config, operator, reader_of(config, manifest))
 
 
 def _inputs(config: Config, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -159,16 +175,10 @@ def _with_guidance(
 
 def _models(config: Config, operator: ScoreNeuralOperator, reader: Reader) -> dict[str, Draw]:
     """The baselines that are models of one distribution each, as far as they are asked for."""
-    kinds = {
-        "individual": IndividualModels,
-        "finetuned": FinetunedModels,
-        "kernel": KernelModels,
-        "oism": OismModels,
-    }
     return {
-        name: kinds[name](operator, reader, config)
+        name: MODELS[name](operator, reader, config)
         for name in config.sampling.baselines
-        if name in kinds
+        if name in MODELS
     }
 
 

@@ -17,6 +17,7 @@ from sno_dist.config.schema import Config
 from sno_dist.runtime.artifact import check_inputs, open_artifact
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.tar import Shard, map_shard
+from sno_dist.training.checkpoint import is_trained, open_checkpoint
 
 __all__ = [
     "EMBEDDINGS",
@@ -86,11 +87,14 @@ def open_samples(config: Config, manifest: Manifest) -> SampleSet:
     """The samples of a config's run, their hashes checked.
 
     Raises:
-        ArtifactError: If the stage has not run, ran with other settings or shards, or what it left
-            is damaged.
+        ArtifactError: If the stage has not run, ran with other settings, shards or another
+            checkpoint than the run's, where that is there, or what it left is damaged.
     """
     artifact = open_artifact(samples_folder(config), KIND)
-    check_inputs(artifact, {**artifact.inputs, **drawn_by(config, manifest)})
+    asked = drawn_by(config, manifest)
+    if is_trained(config):
+        asked["checkpoint"] = open_checkpoint(config, manifest).digest
+    check_inputs(artifact, {**artifact.inputs, **asked})
     index: dict[str, Any] = json.loads((artifact.path / INDEX).read_text())
     return SampleSet(
         path=artifact.path,

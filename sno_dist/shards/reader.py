@@ -50,7 +50,7 @@ class Reader:
         self._verify = verify
         self._remote = "://" in manifest.root
         own = Path(tempfile.gettempdir()) / f"sno-dist-shards-{os.getuid()}"
-        self._cache = Path(cache or own)
+        self._cache = Path(cache or own).expanduser()
         self._maps: OrderedDict[str, tuple[Path, NDArray[np.generic]]] = OrderedDict()
         self._most = min(OPEN, _open_files() // 2)
 
@@ -114,9 +114,10 @@ class Reader:
         return path, map_shard(path, shard, shape, dtype, verify=self._verify)
 
 
-def reader_of(config: Config, manifest: Manifest) -> Reader:
-    """A reader as the config's section shards has it."""
-    return Reader(manifest, verify=config.shards.verify == "full", cache=config.shards.cache)
+def reader_of(config: Config, manifest: Manifest, *, verify: bool = True) -> Reader:
+    """A reader as the config's section shards has it; without `verify` hashes are not compared."""
+    verify = verify and config.shards.verify == "full"
+    return Reader(manifest, verify=verify, cache=config.shards.cache)
 
 
 def _open_files() -> int:

@@ -29,7 +29,7 @@ from sno_dist.runtime.provenance import write_provenance
 from sno_dist.runtime.tracking import Tracker
 from sno_dist.runtime.workers import workers_watched
 from sno_dist.shards.manifest import Manifest
-from sno_dist.shards.reader import Reader
+from sno_dist.shards.reader import Reader, reader_of
 from sno_dist.training.check import check_settings
 from sno_dist.training.checkpoint import (
     Checkpoint,
@@ -240,7 +240,7 @@ class _Training:
         return Probe(self._config, self._manifest, self._reader(), judge)
 
     def _reader(self) -> Reader:
-        return Reader(self._manifest, verify=False, cache=self._config.shards.cache)
+        return reader_of(self._config, self._manifest, verify=False)
 
 
 @contextmanager

@@ -208,6 +208,25 @@ def test_a_context_set_larger_than_a_distribution(made: Made, tmp_path: Path) ->
     assert not (tmp_path / "run/training").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["sampling.baselines=[kernel]", "sampling.kernel={form: low_rank, rank: 4096}"],
+            "sampling.kernel.rank",
+        ),
+        (["evaluation.beside=[nowhere]"], "a run to show beside is not there"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_told_before_training(
+    made: Made, tmp_path: Path, words: list[str], told: str
+) -> None:
+    ended = start(tmp_path, "run", *made.beside(tmp_path / "run", *words)).end()
+    assert ended.code in (2, 3)
+    assert told in the_error(ended)
+    assert not (tmp_path / "run/training").exists()
+
+
 def test_another_config_in_a_run_s_folder(made: Made, tmp_path: Path) -> None:
     words = made.words("whole", "training.learning_rate=0.5")
     ended = start(tmp_path, "run", *words).end()

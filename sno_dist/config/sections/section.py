@@ -32,4 +32,6 @@ Ascending, Distinct = AfterValidator(_ascending), AfterValidator(_distinct)
 class Section(BaseModel):
     """A part of the config: immutable, strict about keys and types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )

@@ -107,6 +107,13 @@ def test_a_distribution_that_training_would_refuse_is_told(capsys: Capture, tmp_
     assert told.err.startswith("error: a distribution is smaller than its context set and targets")
 
 
+def test_a_form_that_the_fit_would_refuse_is_told(capsys: Capture, tmp_path: Path) -> None:
+    asked = ["embedding.kind=kme", "embedding.form.kind=eigen"]
+    told = call(capsys, "plan", *words(tmp_path, *asked))
+    assert told.code == 2
+    assert told.err.startswith("error: eigenfunctions are those of the heat kernel")
+
+
 # --------------------------------------------------------------------------- embedding
 
 

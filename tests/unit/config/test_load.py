@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +128,8 @@ def test_an_override_goes_over_the_file(tmp_path: Path) -> None:
         ("shards: {source: {kind: digits, modle: 1}}", "shards.source.digits.modle", "model"),
         ("model: {network: {kind: nomad, brunch: mlp}}", "model.network.nomad.brunch", "branch"),
         ("judge: {epoch: 3}", "judge.epoch", "epochs"),
+        ("training: {learning-rate: 1}", "training.learning-rate", "learning_rate"),
+        ("model: {auto-encoder: {kind: identity}}", "model.auto-encoder", "autoencoder"),
         (
             "embedding: {kind: kme, kernel: {kind: sum, terms: [{kind: gaussian, bandwith: 1}]}}",
             "embedding.kme.kernel.sum.terms.0.gaussian.bandwith",
@@ -162,6 +166,16 @@ def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> No
         ("name: a/b", "name", "'a/b'", "pattern"),
         ("sampling: {guidance: -1}", "sampling.guidance", "-1", "greater than or equal to 0"),
         ("sampling: {guidance: []}", "sampling.guidance", "[]", "at least 1 item"),
+        ("sampling: {guidance: off}", "sampling.guidance", "False", "no boolean"),
+        ("sampling: {guidance: [1, yes]}", "sampling.guidance", "[1, True]", "no boolean"),
+        ("seed: true", "seed", "True", "no boolean"),
+        (
+            "embedding: {kind: kme, form: {kind: random, features: on}}",
+            "embedding.form.features",
+            "True",
+            "no boolean",
+        ),
+        ("training: {learning_rate: .inf}", "training.learning_rate", "inf", "finite number"),
         ("sampling: {guidance: [1, .nan]}", "sampling.guidance.1", "nan", "finite number"),
         ("sampling: {solver: heun, eta: 1}", "sampling.eta", "1", "0, or solver=dpmpp_2m or ddim"),
         ("training: {context: [9, 1]}", "training.context", "[9, 1]", "the smaller first"),
@@ -189,7 +203,7 @@ def test_a_wrong_value_is_told_with_what_was_expected(
     tmp_path: Path, text: str, where: str, got: str, expected: str
 ) -> None:
     message = refusal(tmp_path, text)
-    assert message.startswith(f"a setting is wrong | at: {where} in ")
+    assert re.match(rf"a setting is wrong \| at: {re.escape(where)} (in|\|) ", message)
     assert f"got: {got}" in message
     assert expected in message.partition("expected: ")[2]
 
@@ -210,6 +224,26 @@ def test_an_override_below_a_plain_value_is_told(tmp_path: Path) -> None:
 def test_an_override_that_is_not_yaml_is_told(tmp_path: Path) -> None:
     message = refusal(tmp_path, "", "sampling.contexts=[1,")
     assert message == "an override's value is not YAML | at: sampling.contexts | got: [1,"
+
+
+def test_a_switch_takes_what_yaml_has_for_one() -> None:
+    asked = ["embedding={kind: kme, form: {kind: random, orthogonal: off}}"]
+    assert load_config(None, asked).embedding.model_dump()["form"]["orthogonal"] is False
+
+
+def test_home_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = load_config(None, ["run=~/runs/one", "shards.path=~/shards"])
+    assert run_folder(config) == Path("/home/ada/runs/one")
+    assert shards_folder(config) == "/home/ada/shards"
+
+
+def test_a_config_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("shards: {source: {kind: folder, path: größe}}", encoding="utf-8")
+    words = "import sys; from sno_dist import load_config; load_config(sys.argv[1])"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", words, path], env=os.environ | plain, check=True)
 
 
 def test_a_wrong_override_is_told_by_its_path_without_a_file() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sno_dist.config.schema import Config
 from sno_dist.evaluation.cards import WHOLE, Cards
 from sno_dist.evaluation.conditions import Condition
+from sno_dist.evaluation.page import shown
 from sno_dist.sampling.plan import context_of
 from sno_dist.shards.build import build_shards
 from sno_dist.shards.manifest import Entry, Manifest
@@ -66,6 +67,11 @@ def test_a_seen_one_has_what_there_is(digits: tuple[Config, Manifest]) -> None:
     assert [panel.title for panel in card(digits, entry, WHOLE).panels] == ["from all", "real"]
 
 
-def test_no_card_without_the_operator_s_samples(digits: tuple[Config, Manifest]) -> None:
-    entry = digits[1].split("seen")[0]
-    assert card(digits, entry, Condition(method="resample")) is None
+def test_cards_are_spread_over_what_the_operator_drew(digits: tuple[Config, Manifest]) -> None:
+    manifest = digits[1]
+    seen, unseen = manifest.split("seen"), manifest.split("unseen")
+    # as sampling spreads them; of one distribution there is a baseline alone
+    drawn = [*seen[::7], *unseen[1::2]]
+    keys = [*(WHOLE.key(entry) for entry in drawn), Condition(method="resample").key(unseen[0])]
+    found: Any = shown(manifest, Samples(*keys))  # pyright: ignore[reportArgumentType]
+    assert found == [*unseen[1::2], *(seen[::7][place] for place in (0, 2, 4, 5, 7, 9))]

@@ -16,7 +16,7 @@ from sno_dist.config.load import load_config
 from sno_dist.config.schema import Config
 from sno_dist.embedding.fit import fit_embedding
 from sno_dist.errors import ArtifactError, ConfigError, DataError, Preempted, SnoError
-from sno_dist.evaluation.evaluate import Report, evaluate
+from sno_dist.evaluation.evaluate import Report, check_evaluation, evaluate
 from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.score_error import score_error
 from sno_dist.evaluation.scorer import Scorer
@@ -85,6 +85,30 @@ def test_samples_that_were_drawn_otherwise_are_refused(run: Run, override: str, 
     told = f"samples here were made of other settings or data.*{key}"
     with pytest.raises(ArtifactError, match=told):
         open_samples(lattice(root, override), run.manifest)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("training.learning_rate=0.5", r"training\.learning_rate: .* -> 0\.5"),
+        ("model.network.width=12", r"model\.network\.width: 16 -> 12"),
+    ],
+)
+def test_samples_are_not_those_of_another_training(run: Run, override: str, key: str) -> None:
+    root = run.report.path.parents[2]
+    with pytest.raises(ArtifactError, match=f"checkpoint here was made of other settings.*{key}"):
+        open_samples(lattice(root, override), run.manifest)
+
+
+def test_samples_of_a_checkpoint_that_is_no_longer_there_are_told(run: Run, tmp_path: Path) -> None:
+    config = lattice(run.report.path.parents[2], f"run={tmp_path}/run")
+    shutil.copytree(run.samples.path.parent, tmp_path / "run", ignore=lambda *_: ["evaluation"])
+    (last,) = (tmp_path / "run/training").glob("step-*")
+    shutil.rmtree(last)
+    other = lattice(run.report.path.parents[2], f"run={tmp_path}/run", "seed=5")
+    train(other, run.manifest, fit_embedding(other, run.manifest))
+    with pytest.raises(ArtifactError, match="samples here were made of other.*checkpoint: "):
+        open_samples(config, run.manifest)
 
 
 def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:
@@ -223,6 +247,9 @@ def test_where_no_density_is_known_or_none_is_asked_for_there_is_no_error(run: R
 def test_a_run_beside_without_a_learning_curve_is_told(run: Run, tmp_path: Path) -> None:
     config = lattice(Path(run.samples.path).parents[1], f"evaluation.beside=[{tmp_path}/other]")
     config = config.model_copy(update={"run": str(tmp_path / "run")})
+    with pytest.raises(DataError, match=r"a run to show beside is not there \| at: .*other"):
+        check_evaluation(config, run.manifest)
+    (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match=r"no learning curve to show \| at: .*other"):
         evaluate(config, run.manifest, run.samples)
 
@@ -230,7 +257,7 @@ def test_a_run_beside_without_a_learning_curve_is_told(run: Run, tmp_path: Path)
 def test_a_level_beyond_the_schedule_is_told(run: Run) -> None:
     config = lattice(Path(run.samples.path).parents[1], "evaluation.score_levels=[1.0, 1000.0]")
     with pytest.raises(ConfigError, match=r"score_levels.*1000 cells, reached at t = 1\.12"):
-        score_error(config, run.manifest, run.samples)
+        check_evaluation(config, run.manifest)
 
 
 def test_a_stopped_comparison_of_scores_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

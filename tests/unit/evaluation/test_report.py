@@ -16,6 +16,7 @@ from PIL import Image
 from sno_dist.errors import DataError
 from sno_dist.evaluation import figures, pictures
 from sno_dist.evaluation.gallery import Gallery, Panel
+from sno_dist.evaluation.notation import percent
 from sno_dist.evaluation.reference import Comparison, reference
 from sno_dist.evaluation.report import Embeddings, ReportPage, render
 from sno_dist.evaluation.score import Contexts, score_distribution
@@ -170,6 +171,15 @@ def test_the_page_holds_every_figure_and_escapes_every_name() -> None:
     assert "$x_1$ 70" in html
     assert "abc &amp; def" in html
     assert "90.0 %" in html
+
+
+def test_a_split_that_a_baseline_alone_has_is_compared() -> None:
+    told = summary(Judge(), "finetuned")
+    html = render(ReportPage(title="t", summary=told | {"unseen": None}))
+    table = html[html.index("Beside the baselines") :]
+    row = table[table.index("Finetuned".lower()) :].partition("</tr>")[0]
+    assert row.count('<span class="unseen">') > 0
+    assert f">{percent(told['baselines']['finetuned']['unseen']['accuracy'])}<" in row
 
 
 def test_what_is_missing_is_said() -> None:

@@ -65,3 +65,15 @@ def test_a_judge_serves_other_splits_and_no_other_samples(tmp_path: Path) -> Non
     other = small_config(tmp_path / "other", "shards.source.judge=30", *words)
     with pytest.raises(ArtifactError, match="the judge here was made of other settings or data"):
         find_judge(other, build_shards(other))
+
+
+def test_a_damaged_judge_is_told(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "judge.width=4", "judge.min_updates=1")
+    manifest = build_shards(config)
+    find_judge(config, manifest)
+    weights = tmp_path / "run/judge/classifier.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(ArtifactError, match=r"is damaged \| at: .*classifier\.safetensors"):
+        find_judge(config, manifest)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from sno_dist.errors import ArtifactError
+from sno_dist.errors import ArtifactError, ConfigError, DataError
 from sno_dist.runtime.artifact import (
     Artifact,
     digest,
@@ -48,10 +51,14 @@ def make(path: Path, content: bytes = b"0123456789") -> Artifact:
     return open_artifact(path, "thing")
 
 
-def interrupted(path: Path) -> None:
-    with writing(path, "thing", INPUTS) as folder:
-        (folder / "part").write_text("done so far")
-        raise KeyboardInterrupt
+def interrupted(path: Path, by: BaseException) -> None:
+    def attempt() -> None:
+        with writing(path, "thing", INPUTS, resume=True) as folder:
+            (folder / "part").write_text("done so far")
+            raise by
+
+    with pytest.raises(type(by)):
+        attempt()
 
 
 def killed(path: Path, where: str) -> None:
@@ -101,19 +108,55 @@ def test_a_second_attempt_succeeds_after_a_kill(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("inputs", "left"), [(INPUTS, True), ({"seed": 2}, False)])
-def test_only_the_same_inputs_resume_an_attempt(
-    tmp_path: Path, inputs: dict[str, object], left: bool
+def test_the_same_inputs_resume_an_attempt(tmp_path: Path) -> None:
+    interrupted(tmp_path / "a", KeyboardInterrupt())
+    with writing(tmp_path / "a", "thing", INPUTS, resume=True) as folder:
+        assert (folder / "part").exists()
+
+
+def test_other_inputs_do_not_drop_an_attempt(tmp_path: Path) -> None:
+    interrupted(tmp_path / "a", KeyboardInterrupt())
+    told = r"thing here was made of .* at: .*\.a\.partial \| got: seed: 1 -> 2"
+    with (
+        pytest.raises(ArtifactError, match=told),
+        writing(tmp_path / "a", "thing", INPUTS | {"seed": 2}, resume=True),
+    ):
+        pass
+    with writing(tmp_path / "a", "thing", INPUTS, resume=True) as folder:
+        assert (folder / "part").exists()
+
+
+@pytest.mark.parametrize("refused", [DataError("a bad image"), ConfigError("too wide")])
+def test_what_was_refused_can_be_mended_in_the_same_folder(
+    tmp_path: Path, refused: Exception
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(tmp_path / "a")
-    with writing(tmp_path / "a", "thing", inputs, resume=True) as folder:
-        assert (folder / "part").exists() is left
+    interrupted(tmp_path / "a", refused)
+    with writing(tmp_path / "a", "thing", INPUTS | {"seed": 2}, resume=True) as folder:
+        assert not (folder / "part").exists()
+
+
+def test_an_attempt_that_went_on_is_not_a_refused_one(tmp_path: Path) -> None:
+    interrupted(tmp_path / "a", DataError("a bad image"))
+    interrupted(tmp_path / "a", KeyboardInterrupt())
+    with (
+        pytest.raises(ArtifactError, match="seed: 1 -> 2"),
+        writing(tmp_path / "a", "thing", INPUTS | {"seed": 2}, resume=True),
+    ):
+        pass
+
+
+def test_files_are_as_readable_as_the_user_has_it(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with writing(tmp_path / "a", "thing", INPUTS) as folder:
+            save_file({"x": np.zeros(1)}, folder / "data")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a/data").stat().st_mode & 0o777 == 0o640
 
 
 def test_nothing_is_resumed_unless_asked(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(tmp_path / "a")
+    interrupted(tmp_path / "a", KeyboardInterrupt())
     with writing(tmp_path / "a", "thing", INPUTS) as folder:
         assert not (folder / "part").exists()
 

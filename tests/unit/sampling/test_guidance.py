@@ -190,3 +190,8 @@ def test_real_samples_that_are_equal_are_told(tmp_path: Path) -> None:
     rows = {name: np.full((count, 2), 0.5) for name, count in SIZES.items()}
     with pytest.raises(DataError, match="guidance weight cannot be chosen by diversity"):
         go(tmp_path, rows=rows)
+
+
+def test_no_real_samples_to_choose_by_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"too few are held out \| at: distribution b.* got: 0 "):
+        go(tmp_path, "shards.source.reference=0")
