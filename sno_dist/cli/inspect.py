@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect"]
 
+BRIEF = 100
+"""Characters of an input that are shown."""
+
 
 @click.command(short_help="Tell what an artifact, run or shard holds, and verify it.")
 @click.argument("path", type=click.Path(path_type=Path))
@@ -129,6 +132,6 @@ def _whole(shard: Path) -> str:
     return "not known: no COMPLETE above tells of it"
 
 
-def _brief(value: Any, limit: int = 100) -> str:
+def _brief(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."

@@ -30,6 +30,9 @@ __all__ = [
 LEARNED = {"seen": "seen", "unseen": "unseen", "unseen_one": "unseen, K = 1"}
 """What a probe names its curves, and how they are labelled."""
 
+NAMED = 5
+"""Distributions of lowest accuracy."""
+
 POINTS = 400
 """Points of a curve at most: more cannot be seen and make the page heavy."""
 
@@ -78,12 +81,11 @@ def _ks(summary: Mapping[str, Any]) -> list[str]:
     return in_order(found)
 
 
-def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5) -> str | None:
+def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]]) -> str | None:
     """Every distribution's accuracy, lowest first, the worst of each split named.
 
     Args:
         accuracies: Split -> distribution -> accuracy in [0, 1].
-        worst: How many are named.
     """
     splits = {split: values for split, values in accuracies.items() if values}
     if not splits:
@@ -95,7 +97,7 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]], worst: int = 5)
             ordered = sorted(values.items(), key=lambda item: (item[1], item[0]))
             heights = 100 * np.array([accuracy for _, accuracy in ordered])
             axes.bar(range(len(heights)), heights, width=0.85, color=COLOURS.get(split, INK))
-            named = ", ".join(f"{name} {100 * value:.0f}" for name, value in ordered[:worst])
+            named = ", ".join(f"{name} {100 * value:.0f}" for name, value in ordered[:NAMED])
             axes.set_title(f"{split}: lowest {named}", loc="left", parse_math=False)
             axes.set(xticks=(), ylabel="accuracy, %", xlim=(-0.7, len(heights) - 0.3))
             axes.set_ylim(0, 101)  # bars are read by their length, so from zero

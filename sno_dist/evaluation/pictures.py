@@ -21,14 +21,17 @@ Frame = tuple[float, float, float, float]
 """Left, right, bottom and top of a scatter panel."""
 
 GAP = 1
+"""Pixels between images."""
+
+MARGIN = 0.05
+"""Around points, of their extent."""
 
 
-def image_grid(images: NDArray[Any], columns: int | None = None) -> str:
+def image_grid(images: NDArray[Any]) -> str:
     """Images side by side, one pixel of nothing between them, at their own resolution.
 
     Args:
         images: (n, C, H, W) of 1 or 3 channels, uint8 or floats in [0, 1]; n >= 1.
-        columns: Images in a row; none: as many as make the grid about square.
 
     Returns:
         A PNG data URI; the page enlarges it without smoothing.
@@ -41,7 +44,7 @@ def image_grid(images: NDArray[Any], columns: int | None = None) -> str:
             "no image grid can be drawn", got=images.shape, expected="(n > 0, 1 or 3, H, W)"
         )
     count, _, height, width = images.shape
-    columns = columns or grid_columns(images)
+    columns = grid_columns(images)
     rows = math.ceil(count / columns)
     sheet = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 4), np.uint8)
     for index, picture in enumerate(_bytes(images)):
@@ -61,14 +64,14 @@ def grid_columns(images: NDArray[Any]) -> int:
     return max(1, min(count, round(math.sqrt(count * height / width))))
 
 
-def frame_of(points: NDArray[Any], margin: float = 0.05) -> Frame:
+def frame_of(points: NDArray[Any]) -> Frame:
     """The square around the first two of (n, d) coordinates, so that panels share a frame.
 
     Of one coordinate alone the range is that of both sides.
     """
     plane = points[:, :2] if points.shape[1] > 1 else np.repeat(points, 2, axis=1)
     low, high = plane.min(axis=0), plane.max(axis=0)
-    centre, half = (low + high) / 2, (0.5 + margin) * max(float((high - low).max()), 1e-12)
+    centre, half = (low + high) / 2, (0.5 + MARGIN) * max(float((high - low).max()), 1e-12)
     return (
         float(centre[0] - half),
         float(centre[0] + half),

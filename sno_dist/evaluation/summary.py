@@ -21,6 +21,8 @@ from sno_dist.sampling.plan import size_label
 __all__ = ["SPLITS", "summarise"]
 
 SPLITS = ("seen", "unseen")
+WORST = 5
+"""Distributions that are named."""
 FRECHET_GROUPS = 30
 """Groups that the Frechet distance's jackknife leaves out: each costs two eigenvalue problems."""
 
@@ -260,9 +262,9 @@ def _frechet_bounds(scores: Scores, value: float) -> dict[str, Any]:
     return bounds
 
 
-def _worst(scores: Scores, count: int = 5) -> list[dict[str, Any]] | None:
+def _worst(scores: Scores) -> list[dict[str, Any]] | None:
     """The distributions of lowest accuracy, worst first; none without a classifier."""
     known = [(score.accuracy, score.name) for score in scores if score.accuracy is not None]
     if not known:
         return None
-    return [{"name": name, "accuracy": accuracy} for accuracy, name in sorted(known)[:count]]
+    return [{"name": name, "accuracy": accuracy} for accuracy, name in sorted(known)[:WORST]]

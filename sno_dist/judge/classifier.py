@@ -86,17 +86,9 @@ class Classifier:
             features[part], logits[part] = (tensor.float().cpu().numpy() for tensor in seen)
         return Verdict(features=features, logits=logits)
 
-    def features(self, images: NDArray[Any], batch: int = 500) -> NDArray[np.float32]:
+    def features(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """The pooled features, (N, F); see `judge`."""
-        return self.judge(images, batch).features
-
-    def predict(self, images: NDArray[Any], batch: int = 500) -> NDArray[np.int64]:
-        """The most likely class of each image, (N,); see `judge`."""
-        return self.judge(images, batch).labels
-
-    def accuracy(self, images: NDArray[Any], labels: NDArray[np.integer]) -> float:
-        """The share of images whose most likely class is their label."""
-        return float((self.predict(images) == labels).mean())
+        return self.judge(images).features
 
     def standardise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> what the network takes, in the memory format it is fast in."""

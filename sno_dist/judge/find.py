@@ -75,7 +75,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
     images = np.concatenate(parts)
     with Progress(updates_of(settings, len(images)), PHASE) as progress:
 
-        def told(_step: int, _total: int, loss: float) -> None:
+        def told(loss: float) -> None:
             progress.advance(note=f"loss {loss:.3f}")
             if preemption.requested():
                 raise _Stopped
@@ -85,7 +85,6 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
                 images.astype(np.uint8, copy=False),
                 labels,
                 settings,
-                seed=settings.seed,
                 classes=len(parts),
                 progress=told,
                 device=device(),

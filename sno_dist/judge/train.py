@@ -22,8 +22,8 @@ from sno_dist.runtime.rng import generator
 
 __all__ = ["Progress", "train_classifier", "updates_of"]
 
-Progress = Callable[[int, int, float], None]
-"""Called after every step with: steps done, steps in all, the loss."""
+Progress = Callable[[float], None]
+"""Called after every step with its loss."""
 
 SMOOTHING = 0.1
 WEIGHT_DECAY = 0.05
@@ -35,7 +35,6 @@ def train_classifier(
     labels: NDArray[np.integer],
     settings: Settings,
     *,
-    seed: int,
     classes: int,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
@@ -45,8 +44,7 @@ def train_classifier(
     Args:
         images: (N, C, H, W) bytes, of samples that the generative model never sees.
         labels: (N,) integers, 0 <= label < classes.
-        settings: Width, epochs, batch and learning rate.
-        seed: The run's seed.
+        settings: Width, epochs, batch, learning rate and seed.
         classes: Number of distributions.
         progress: Told of every step.
         device: Where to train.
@@ -57,7 +55,7 @@ def train_classifier(
     """
     _check(images, labels, classes)
     device = torch.device(device)
-    key = int(generator(seed, "classifier").integers(2**62))
+    key = int(generator(settings.seed, "classifier").integers(2**62))
     source = torch.Generator().manual_seed(key)
     judge = _fresh(images, settings, classes, key, device)
     network = judge.network.train()
@@ -200,4 +198,4 @@ def _report(step: int, total: int, loss: float, progress: Progress | None) -> No
             fix="lower judge.learning_rate",
         )
     if progress is not None:
-        progress(step, total, loss)
+        progress(loss)

@@ -199,7 +199,7 @@ def test_the_same_page_is_the_same_bytes() -> None:
 
 def test_an_image_grid_keeps_every_pixel() -> None:
     images = RNG.integers(0, 256, size=(5, 3, 4, 6)).astype(np.uint8)
-    uri = pictures.image_grid(images, columns=2)
+    uri = pictures.image_grid(images)
     sheet = np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     assert sheet.shape == (14, 13, 4)
     np.testing.assert_array_equal(sheet[5:9, 7:13, :3], images[3].transpose(1, 2, 0))
