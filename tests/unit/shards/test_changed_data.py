@@ -181,6 +181,22 @@ def test_a_stopped_build_does_not_mix_old_and_new_data(
     for path in (tmp_path / "data").iterdir():
         np.save(path, np.load(path) + 5)
         os.utime(path, (1, 1))
+    told = r"shards here were made of other .* at: .*\.shards\.partial .*shards\.source\.files: "
+    with pytest.raises(ArtifactError, match=told):
+        build_shards(config_of(tmp_path))
+    assert len(list((tmp_path / ".shards.partial").rglob("model*.tar"))) == 2
+    shutil.rmtree(tmp_path / ".shards.partial")
     mixed = build_shards(config_of(tmp_path))
     shutil.rmtree(tmp_path / "shards")
     assert mixed.digest == build_shards(config_of(tmp_path)).digest
+
+
+def test_a_build_that_a_bad_file_ended_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, "arrays", name, 0)
+    whole = np.load(tmp_path / "data/c.npy")
+    np.save(tmp_path / "data/c.npy", np.full_like(whole, np.nan))
+    with pytest.raises(DataError):
+        build_shards(config_of(tmp_path))
+    np.save(tmp_path / "data/c.npy", whole)
+    assert [entry.name for entry in build_shards(config_of(tmp_path)).entries] == ["a", "b", "c"]
