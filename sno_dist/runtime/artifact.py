@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -239,7 +239,8 @@ def writing(
             try:
                 yield temporary
             except (ConfigError, DataError):
-                (temporary / REFUSED).touch()
+                with suppress(OSError):  # what is told is the first error
+                    (temporary / REFUSED).touch()
                 raise
             collectives.barrier(f"closing {kind}")
             files = _hashed(temporary, kind)
@@ -261,7 +262,8 @@ def _begun(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | 
 
 
 def _clear(temporary: Path, inputs: Mapping[str, Any]) -> None:
-    """Begin anew."""
+    """Begin anew; a kill midway leaves what is not gone on from."""
+    (temporary / INPUTS).unlink(missing_ok=True)
     for left in temporary.iterdir():
         if left.name != LOCK:
             shutil.rmtree(left) if left.is_dir() else left.unlink()

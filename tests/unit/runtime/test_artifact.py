@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,26 @@ def test_an_attempt_that_went_on_is_not_a_refused_one(tmp_path: Path) -> None:
         writing(tmp_path / "a", "thing", INPUTS | {"seed": 2}, resume=True),
     ):
         pass
+
+
+def test_what_a_kill_left_half_cleared_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path / "a", DataError("a bad image"))
+    (tmp_path / ".a.partial/records").mkdir()
+
+    def killed_now(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed_now)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            writing(tmp_path / "a", "thing", INPUTS | {"seed": 2}, resume=True),
+        ):
+            pass
+    with writing(tmp_path / "a", "thing", INPUTS, resume=True) as folder:
+        assert not (folder / "records").exists()
 
 
 def test_files_are_as_readable_as_the_user_has_it(tmp_path: Path) -> None:
