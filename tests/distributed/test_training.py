@@ -198,7 +198,9 @@ def test_the_same_command_goes_on_from_what_was_saved(lives: Lives) -> None:
     ended = [lives.stopped.step, *(killed.step for killed in lives.killed)]
     assert begins[1] == ended[0]
     for begun, before, end in zip(begins[2:], begins[1:], ended[1:], strict=False):
-        assert begun == max(before, end - end % 7), (begins, ended)
+        # a step is told before it is saved: a kill between the two takes the save of the last one
+        saves = {end - end % 7, (end - 1) // 7 * 7}
+        assert begun in {max(before, saved) for saved in saves}, (begins, ended)
     assert steps_told(lives.root / "life") == list(range(1, STEPS + 1))
 
 
