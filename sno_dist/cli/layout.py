@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +46,7 @@ def state(folder: str | Path) -> State:
     """What is there: a folder is complete if it carries COMPLETE."""
     if "://" in str(folder):
         return "remote"
-    path = Path(folder)
+    path = Path(os.path.realpath(folder))  # an attempt lies beside what a link leads to
     if (path / "COMPLETE").is_file():
         return "complete"
     attempt = path.with_name(f".{path.name}.partial")

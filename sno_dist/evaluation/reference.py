@@ -44,12 +44,14 @@ def check_counts(config: Config, manifest: Manifest) -> None:
         )
     units = plan_units(config.sampling, manifest, unseen=config.embedding.kind != "conditional")
     sampled = chain.from_iterable(unit.entries for unit in units)
-    _check_held_out(sampled, 2 * (neighbours + 1), f"for evaluation.neighbours={neighbours}")
+    lower = "set evaluation.neighbours=1, or " * (neighbours > 1)
+    what_for = f"for evaluation.neighbours={neighbours}"
+    _check_held_out(sampled, 2 * (neighbours + 1), what_for, lower)
     if config.evaluation.bandwidths is None:
         _check_held_out(manifest.entries, 2, "for the median distance, of which bandwidths are")
 
 
-def _check_held_out(entries: Iterable[Entry], need: int, what_for: str) -> None:
+def _check_held_out(entries: Iterable[Entry], need: int, what_for: str, lower: str = "") -> None:
     least = min(entries, key=lambda entry: entry.count("reference"))
     if least.count("reference") < need:
         raise DataError(
@@ -57,7 +59,7 @@ def _check_held_out(entries: Iterable[Entry], need: int, what_for: str) -> None:
             where=f"distribution {least.name}, role reference",
             got=least.count("reference"),
             expected=f"at least {need}, {what_for}",
-            fix="set evaluation.neighbours=1, or raise the source's share or number of reference "
+            fix=f"{lower}raise the source's share or number of reference "
             "samples, or leave the distribution out",
         )
 

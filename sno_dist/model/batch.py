@@ -7,7 +7,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "padded"]
+
+BUCKET = 32
+"""Rows of the context sets of a forward come in multiples of this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,4 +58,15 @@ class Batch:
             for field in fields(self)
             if field.name != "context"
         }
-        return Batch(context=self.context[first : ends[stop - 1]], **rest)
+        return Batch(context=padded(self.context[first : ends[stop - 1]]), **rest)
+
+
+def padded(context: Tensor) -> Tensor:
+    """Repeat the first row up to a multiple of BUCKET, so that few shapes occur.
+
+    A row of zeros may be no sample: under a transform its gradients may not be finite, though
+    nothing is made of it. Libraries keep a compiled primitive, with its scratch memory, for every
+    shape they meet: without this a rank on a CPU grows with each new number of context samples.
+    """
+    rows = -len(context) % BUCKET
+    return torch.cat([context, context[:1].expand(rows, *context.shape[1:])])

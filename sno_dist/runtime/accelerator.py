@@ -28,6 +28,7 @@ __all__ = [
     "device",
     "engine_name",
     "leave",
+    "splits_weights",
     "start",
 ]
 
@@ -40,6 +41,8 @@ WHOLE = 10**15
 """Entries, more than any rank holds."""
 
 OURS = {
+    "train_batch_size": (None, "training.distributions"),
+    "train_micro_batch_size_per_gpu": (None, "training.micro"),
     "gradient_accumulation_steps": (1, "training.micro"),
     "gradient_clipping": (0, "training.clip"),
     "bf16": (None, "training.precision"),
@@ -80,6 +83,17 @@ def engine_name() -> EngineName:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         return "fsdp"
     return "data_parallel"
+
+
+def splits_weights() -> bool:
+    """Whether the engine asked for gathers each weight for a pass and gives it back after."""
+    match engine_name():
+        case "deepspeed":
+            return DeepSpeedPlugin().deepspeed_config["zero_optimization"]["stage"] == 3
+        case "fsdp":
+            return True
+        case "data_parallel":
+            return False
 
 
 @lru_cache(maxsize=1)

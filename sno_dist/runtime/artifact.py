@@ -23,6 +23,7 @@ from sno_dist.runtime.lock import LOCK, locked
 
 __all__ = [
     "Artifact",
+    "attempted",
     "check_inputs",
     "digest",
     "is_complete",
@@ -213,22 +214,24 @@ def writing(
     are dropped when it is published.
 
     An attempt with other inputs is not dropped for this one, unless its data or settings were
-    refused.
+    refused. A folder that no stage wrote is not replaced; a link to one is followed.
 
     Raises:
-        ArtifactError: If the folder cannot be written, the ranks do not share it, or an attempt
-            that could be resumed had other inputs.
+        ArtifactError: If the folder cannot be written or holds other files, the ranks do not share
+            it, or an attempt that could be resumed had other inputs.
         RunError: If another run is writing it.
 
     **Collective** on entry and exit.
     """
     main = collectives.world().is_main
-    temporary = path.with_name(f".{path.name}.partial")
+    path = Path(os.path.realpath(path))
+    collectives.from_main(lambda: _check_place(path), f"opening {kind}")
+    temporary = _attempt(path)
     with disk_watched(path.parent):
         if main:
             temporary.mkdir(parents=True, exist_ok=True)
         with locked(temporary):
-            begun = _begun(temporary, kind, inputs) if main and resume else None
+            begun = _begun(path, kind, inputs) if main and resume else None
             if begun := collectives.broadcast(begun, f"opening {kind}"):
                 check_inputs(begun, inputs)
                 if main:
@@ -250,13 +253,42 @@ def writing(
             collectives.barrier(f"publishing {kind}")
 
 
-def _begun(temporary: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
-    """What an interrupted attempt was to make; None where there is nothing to go on from."""
+def _check_place(path: Path) -> None:
+    """Refuse a place where an artifact would replace what no stage wrote."""
+    if path.is_mount():
+        got, fix = "a mounted disk, which cannot be renamed", "name a folder in it"
+    elif path.is_file():
+        got, fix = "a file", "name another"
+    elif path.is_dir() and not is_complete(path) and (held := sorted(os.listdir(path))):
+        got = ", ".join(held[:3]) + (f" and {len(held) - 3} more" * (len(held) > 3))
+        fix = "name a folder of its own (run=, shards.path=, judge.path=), or move what is in it"
+    else:
+        return
+    raise ArtifactError(
+        "this would be replaced, and no stage wrote it",
+        where=path,
+        got=got,
+        expected="a complete artifact, an empty folder or nothing",
+        fix=fix,
+    )
+
+
+def _attempt(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def attempted(path: Path) -> dict[str, Any] | None:
+    """The inputs of an interrupted attempt at an artifact; None if there is none to go on from."""
     try:
-        known = dict(json.loads((temporary / INPUTS).read_text()))
+        return dict(json.loads((_attempt(Path(os.path.realpath(path))) / INPUTS).read_text()))
     except (OSError, ValueError, TypeError):
         return None  # not begun, or by an earlier version, which kept a hash alone
-    if (temporary / REFUSED).exists() and digest(known) != digest(inputs):
+
+
+def _begun(path: Path, kind: str, inputs: Mapping[str, Any]) -> Artifact | None:
+    """What an interrupted attempt was to make; None where there is nothing to go on from."""
+    known, temporary = attempted(path), _attempt(path)
+    if known is None or ((temporary / REFUSED).exists() and digest(known) != digest(inputs)):
         return None
     return Artifact(path=temporary, kind=kind, inputs=known)
 
@@ -309,6 +341,7 @@ def _seal(temporary: Path, described: Mapping[str, Any]) -> None:
 
 
 def _replace(new: Path, path: Path) -> None:
+    _check_place(path)  # again: this may have taken hours
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

@@ -7,15 +7,15 @@ others gets a `RunError` that names the phase, instead of a backend's traceback.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sno_dist.errors import RunError
+from sno_dist.errors import RunError, SnoError
 from sno_dist.runtime.workers import is_worker_loss
 from sno_dist.runtime.world import World
 
@@ -23,6 +23,7 @@ __all__ = [
     "any_rank",
     "barrier",
     "broadcast",
+    "from_main",
     "gather",
     "gather_on_main",
     "gather_tensors",
@@ -74,6 +75,24 @@ def broadcast(value: T, phase: str) -> T:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=_wire_device())
         return box[0]
+
+
+def from_main(make: Callable[[], T], phase: str) -> T:
+    """What rank 0 makes, on every rank; its error too, or it would be taken for lost.
+
+    **Collective.**
+    """
+    made: Any = None
+    refused: SnoError | None = None
+    if world().is_main:
+        try:
+            made = make()
+        except SnoError as error:
+            refused = error
+    made, refused = broadcast((made, refused), phase)
+    if refused is not None:
+        raise refused
+    return made
 
 
 def gather(value: T, phase: str) -> list[T]:

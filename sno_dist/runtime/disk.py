@@ -41,7 +41,7 @@ def check_shared(folder: Path) -> None:
 
     **Collective.**
     """
-    mark = _mark(folder)
+    mark = collectives.from_main(lambda: _mark(folder), PHASE)
     try:
         check_seen(mark)
     finally:
@@ -71,17 +71,13 @@ def check_seen(file: Path) -> None:
 
 
 def _mark(folder: Path) -> Path:
-    """A file that rank 0 has just made, of a new name: no network disk's cache knows of it yet."""
-    name, refused = f".shared-{secrets.token_hex(8)}", None
-    if collectives.world().is_main:
-        try:
-            (folder / name).touch()
-        except OSError as error:
-            refused = error.strerror or str(error)
-    name, refused = collectives.broadcast((name, refused), PHASE)
-    if refused is not None:
-        raise _unwritable(folder, refused)
-    return folder / name
+    """A file that is just made, of a new name: no network disk's cache knows of it yet."""
+    mark = folder / f".shared-{secrets.token_hex(8)}"
+    try:
+        mark.touch()
+    except OSError as error:
+        raise _unwritable(folder, error.strerror or str(error)) from error
+    return mark
 
 
 @contextmanager

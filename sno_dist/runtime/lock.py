@@ -17,6 +17,7 @@ __all__ = ["LOCK", "locked"]
 
 LOCK = ".lock"
 """The file that is locked."""
+IN_USE = "in use"
 
 _held: set[int] = set()
 
@@ -52,11 +53,12 @@ def locked(folder: Path) -> Iterator[None]:
         handle, refused = _take(folder)
     refused = collectives.broadcast(refused, "locking a folder")
     if refused:
+        other = "name another folder (run=, shards.path=, judge.path=)"
         raise RunError(
             "the folder cannot be taken",
             where=folder,
             got=refused,
-            fix="wait for the other run, or name another folder (run=, shards.path=, judge.path=)",
+            fix=f"wait for the other run, or {other}" if refused.startswith(IN_USE) else other,
         )
     try:
         check_shared(folder)
@@ -86,7 +88,7 @@ def _take(folder: Path) -> tuple[int | None, str]:
     if not free:
         holder = os.read(handle, 200).decode(errors="replace").strip()
         os.close(handle)
-        return None, f"in use by {holder or 'another run'}"
+        return None, f"{IN_USE} by {holder or 'another run'}"
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held.add(handle)

@@ -15,14 +15,21 @@ from sno_dist.config.load import flatten, shards_folder
 from sno_dist.config.schema import Config, Shards
 from sno_dist.diffusion.maps.factory import transform_of
 from sno_dist.diffusion.maps.transform import Identity, Transform
-from sno_dist.errors import ConfigError, DataError, SnoError
+from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
-from sno_dist.runtime.artifact import is_complete, open_artifact, reuse, write_json, writing
+from sno_dist.runtime.artifact import (
+    attempted,
+    is_complete,
+    open_artifact,
+    reuse,
+    write_json,
+    writing,
+)
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
-from sno_dist.shards.originals import originals
+from sno_dist.shards.originals import CONTENTS, originals
 from sno_dist.shards.sources.factory import make_source
 from sno_dist.shards.sources.source import Distribution, Role, Source
 from sno_dist.shards.tar import Shard, write_shard
@@ -31,8 +38,8 @@ __all__ = ["build_shards"]
 
 RECORDS = ".records"
 PHASE = "building shards"
-CONSTANT = 1e-12
-"""Share of an entry's mean square below which its variance is rounding."""
+CONSTANT = 1e-14
+"""Share of an entry's mean below which its deviation is rounding."""
 
 
 def build_shards(config: Config) -> Manifest:
@@ -58,7 +65,8 @@ def build_shards(config: Config) -> Manifest:
     inputs |= {"shards.block": config.shards.block, "shards.shard": config.shards.shard}
     if config.model.transform.kind != "none":
         inputs |= flatten(config.model.transform, "model.transform")
-    inputs |= _originals(config, Path(root))
+    built = collectives.from_main(lambda: _built(Path(root)), "looking for shards")
+    inputs |= originals(config.shards.source, built)
     if reuse(Path(root), "shards", inputs):
         return open_manifest(config)
     source = make_source(config.shards.source, config.shards.split)
@@ -74,21 +82,12 @@ def build_shards(config: Config) -> Manifest:
     return open_manifest(config)
 
 
-def _originals(config: Config, root: Path) -> dict[str, Any]:
-    """What the user's files are. **Collective**: nodes may see a shared disk differently."""
-    found: dict[str, Any] = {}
-    refused: SnoError | None = None
-    if collectives.world().is_main:
-        try:
-            complete = open_artifact(root, "shards", verify=False) if is_complete(root) else None
-            found = originals(config.shards.source, complete.inputs if complete else None)
-        except SnoError as error:
-            refused = error
-    # an error too: the others would take rank 0 for lost
-    found, refused = collectives.broadcast((found, refused), "looking at the source's files")
-    if refused is not None:
-        raise refused
-    return found
+def _built(root: Path) -> Mapping[str, Any] | None:
+    """The inputs of the shards that are there, or of an attempt that tells of its files."""
+    if is_complete(root):
+        return open_artifact(root, "shards", verify=False).inputs
+    begun = attempted(root) or {}
+    return begun if CONTENTS in begun else None
 
 
 def _build_share(
@@ -136,10 +135,12 @@ def _build_one(
         if role == "model" and split == "seen" and not _is_plain_image(source, transform):
             wide = transform.inverse(_floats(samples).double()).numpy()
             wide = wide if source.domain == "vector" else wide.reshape(-1, 1)
+            # counted from the first row, a constant has no deviation, not even that of its sum
+            steps = wide - wide[0]
             moments = {
                 "count": len(wide),
-                "sum": wide.sum(0).tolist(),
-                "square": np.square(wide).sum(0).tolist(),
+                "mean": (wide[0] + steps.mean(0)).tolist(),
+                "square": np.square(steps - steps.mean(0)).sum(0).tolist(),
             }
     entry = Entry(name=name, split=split, roles=roles)
     return {"entry": entry.to_json(), "moments": moments}
@@ -212,11 +213,13 @@ def _assemble(
 
 def _moments(parts: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation over the seen training samples; a constant entry is left unscaled."""
-    count = sum(part["count"] for part in parts)
-    mean = np.sum([part["sum"] for part in parts], 0) / count
-    square = np.sum([part["square"] for part in parts], 0) / count
-    variance = square - mean**2
-    # of a constant entry the difference leaves rounding, some 1e-16 of the square
-    varies = variance > CONSTANT * square
-    deviation = np.sqrt(np.where(varies, variance, 1.0))
-    return tuple(mean.tolist()), tuple(deviation.tolist())
+    counts = np.array([[part["count"]] for part in parts])
+    means = np.array([part["mean"] for part in parts])
+    apart = means - means[0]
+    mean = (counts * apart).sum(0) / counts.sum()
+    squares = np.sum([part["square"] for part in parts], 0)
+    squares = squares + (counts * np.square(apart - mean)).sum(0)
+    deviation = np.sqrt(squares / counts.sum())
+    mean = means[0] + mean
+    varies = deviation > CONSTANT * np.abs(mean)
+    return tuple(mean.tolist()), tuple(np.where(varies, deviation, 1.0).tolist())

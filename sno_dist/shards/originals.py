@@ -8,8 +8,9 @@ from typing import Any
 
 from sno_dist.config import schema
 from sno_dist.errors import DataError
+from sno_dist.runtime import collectives
 from sno_dist.runtime.artifact import digest, sha256
-from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.share import share_of
 from sno_dist.shards.sources.factory import files_of
 
 __all__ = ["CONTENTS", "LISTING", "originals"]
@@ -20,16 +21,19 @@ CONTENTS, LISTING = "shards.source.files", "shards.source.listing"
 Files = Mapping[str, tuple[Path, int, int]]
 """Name below the source's path -> the file, its bytes, its time in ns."""
 
+PHASE = "hashing the source's files"
+
 
 def originals(source: schema.Source, built: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the user's files are: contents, and a listing of names, sizes and times.
 
     Contents are read before a build, and later only where the listing is another: files that were
-    written again, or copied without their times, are the same data.
+    written again, or copied without their times, are the same data. Ranks share the reading.
 
     Args:
         source: The config's section.
-        built: The inputs of the shards there are; none: they are yet to be built.
+        built: The inputs of the shards there are, or of an attempt at them; none: they are yet to
+            be built.
 
     Returns:
         Inputs of the shards: those of `built` where the files are the same or not at hand, or it
@@ -37,9 +41,12 @@ def originals(source: schema.Source, built: Mapping[str, Any] | None) -> dict[st
 
     Raises:
         DataError: If a file cannot be looked at.
+        Preempted: If the run was asked to stop.
+
+    **Collective.**
     """
     known = {key: built[key] for key in (CONTENTS, LISTING) if key in built} if built else {}
-    files = _files(source)
+    files = collectives.from_main(lambda: _files(source), PHASE)
     if not files or (built and not known):
         return known
     listing = digest([(name, size, time) for name, (_, size, time) in files.items()])
@@ -49,7 +56,7 @@ def originals(source: schema.Source, built: Mapping[str, Any] | None) -> dict[st
     return known if known.get(CONTENTS) == contents else {CONTENTS: contents, LISTING: listing}
 
 
-def _files(source: schema.Source) -> Files:
+def _files(source: schema.Source) -> dict[str, tuple[Path, int, int]]:
     try:
         found = [(name, path, path.stat()) for name, path in sorted(files_of(source).items())]
     except PermissionError:
@@ -66,10 +73,23 @@ def _files(source: schema.Source) -> Files:
 
 
 def _contents(files: Files) -> str:
-    hashes = []
-    with Progress(len(files), "hashing the source's files") as progress:
-        for name, (path, *_) in files.items():
-            hashes.append((name, sha256(path)))
-            progress.advance()
+    """One line for the files' bytes, the same for any number of ranks. **Collective.**"""
+    hashes, refused = dict[str, str](), None
+    for name in share_of(list(files), PHASE):
+        path = files[name][0]
+        try:
+            hashes[name] = sha256(path)
+        except OSError as error:
+            refused = refused or DataError(
+                "a file of the source cannot be read",
+                where=path,
+                got=error.strerror,
+                fix="mend or remove it",
+            )
+    for part, error in collectives.gather((hashes, refused), PHASE):
+        if error is not None:
+            raise error
+        hashes |= part
     size = sum(size for _, size, _ in files.values())
-    return f"{len(files)} of {size} bytes, digest {digest(hashes)[:12]}"
+    told = digest([(name, hashes[name]) for name in files])
+    return f"{len(files)} of {size} bytes, digest {told[:12]}"

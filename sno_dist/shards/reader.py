@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import tempfile
 import time
 from collections import OrderedDict
@@ -142,7 +143,8 @@ def _fetch(url: str, shard: Shard, path: Path) -> None:
             got=error.strerror,
             fix="set shards.cache to a folder that can be written",
         ) from error
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # not by the process alone: containers that share the cache number theirs alike
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:

@@ -7,6 +7,7 @@ offset + (i // block) * stride + (i % block) * row, and a shard is one strided a
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -77,7 +78,10 @@ def write_shard(root: Path, file: str, samples: NDArray[np.generic], block: int)
         np.save(record, np.ascontiguousarray(samples[index : index + block]))
         writer.write({"__key__": f"{index // block:06d}", "npy": record.getvalue()})
     writer.close()
-    part.write_bytes(stream.getbuffer())
+    with part.open("wb") as written:
+        written.write(stream.getbuffer())
+        written.flush()
+        os.fsync(written.fileno())  # its record is on the disk, and must not outlive it
     shard = _describe(part, file, samples, block)
     part.replace(path)
     return shard

@@ -8,7 +8,7 @@ from sno_dist.config.drawing import check_drawing
 from sno_dist.config.schema import Config, Training
 from sno_dist.errors import ConfigError
 from sno_dist.runtime import collectives
-from sno_dist.runtime.accelerator import engine_name
+from sno_dist.runtime.accelerator import engine_name, splits_weights
 from sno_dist.training.checkpoint import is_trained
 
 __all__ = ["check_settings"]
@@ -27,6 +27,7 @@ def check_settings(config: Config) -> None:
     # samples of what is trained may be drawn on any number of them
     if not is_trained(config):
         _check_ranks(config.training, collectives.world().size)
+        _check_engine(config.training.objective.matching)
 
 
 def _check_base(config: Config) -> None:
@@ -68,6 +69,16 @@ def _check_matching(config: Config) -> None:
             got=config.training.targets,
             expected="3 or more",
             fix="raise training.targets, or set training.objective.matching=implicit",
+        )
+
+
+def _check_engine(matching: str) -> None:
+    if matching != "denoising" and splits_weights():
+        raise ConfigError(
+            "this objective takes gradients of gradients, when weights spread over ranks are gone",
+            where="training.objective.matching",
+            got=f"{matching}, and an engine that splits each weight",
+            fix="launch data parallel or ZeRO 1 or 2, or set training.objective.matching=denoising",
         )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Checkpoint",
     "Snapshot",
     "find_checkpoint",
+    "find_trained",
     "is_trained",
     "open_checkpoint",
     "save_checkpoint",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 KIND = "checkpoint"
+PHASE = "looking for a checkpoint"
 RAW = "raw.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -143,6 +145,25 @@ def _last(config: Config) -> Path:
     return run_folder(config) / TRAINING / _name(config.training.steps)
 
 
+def find_trained(config: Config, inputs: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint of a config's last step; None if it is not there, or damaged.
+
+    Raises:
+        ArtifactError: If it was made by another config.
+
+    **Collective**; rank 0 looks.
+    """
+    whole = collectives.from_main(lambda: _is_whole(_last(config)), PHASE)
+    return _opened(_last(config), inputs) if whole else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(open_artifact(path, KIND))
+    except ArtifactError:
+        return False
+
+
 def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | None:
     """The newest whole checkpoint, or None; a damaged one is named and passed over.
 
@@ -154,13 +175,16 @@ def find_checkpoint(training: Path, inputs: Mapping[str, Any]) -> Checkpoint | N
     **Collective**: rank 0 looks, so that all ranks go on from the same step.
     """
     newest = _newest_whole(training) if collectives.world().is_main else None
-    newest = collectives.broadcast(newest, "looking for a checkpoint")
-    if newest is None:
-        return None
-    artifact = open_artifact(newest, KIND, verify=False)
+    newest = collectives.broadcast(newest, PHASE)
+    return None if newest is None else _opened(newest, inputs)
+
+
+def _opened(path: Path, inputs: Mapping[str, Any]) -> Checkpoint:
+    """A whole checkpoint, which rank 0 has verified, and of which LATEST is to tell."""
+    artifact = open_artifact(path, KIND, verify=False)
     check_inputs(artifact, inputs)
     if collectives.world().is_main:
-        _name_latest(newest)
+        _name_latest(path)
     return _as_checkpoint(artifact)
 
 
@@ -178,6 +202,8 @@ def save_checkpoint(
     training: Path, snapshot: Snapshot, inputs: Mapping[str, Any], keep: int
 ) -> None:
     """Write a checkpoint, point LATEST at it, and drop the oldest beyond `keep`.
+
+    So is what a kill left of others that were being written.
 
     Newer ones are dropped too: training went on from before them, since they are damaged.
 
@@ -197,8 +223,9 @@ def save_checkpoint(
         for old in complete[: max(0, place - keep)] + complete[place:]:
             # hidden first: a kill half-way through would leave a COMPLETE folder that is not
             old.rename(old.with_name(f".{old.name}.old"))
-        for old in training.glob(".step-*.old"):
-            shutil.rmtree(old)
+        for pattern in (".step-*.old", ".step-*.partial"):
+            for old in training.glob(pattern):
+                shutil.rmtree(old)
 
 
 def _name_latest(path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sno_dist.config.schema import Config
 from sno_dist.errors import SnoError
-from sno_dist.model.batch import Batch
+from sno_dist.model.batch import Batch, padded
 from sno_dist.runtime.preemption import ignore_signals
 from sno_dist.runtime.rng import generator, normals
 from sno_dist.runtime.workers import watch_workers
@@ -47,7 +47,6 @@ def make_plan(config: Config, manifest: Manifest) -> StepPlan:
     return plan
 
 
-BUCKET = 32
 Samples = NDArray[np.generic]
 
 
@@ -75,7 +74,7 @@ class StepBatches(Dataset[Batch]):
         uniform = np.stack([s.random((2, self._targets), np.float32) for s in sources])
         noise = normals(sources, (2, self._targets, self._dims))
         return Batch(
-            context=torch.from_numpy(_padded(context)),
+            context=padded(torch.from_numpy(context)),
             lengths=torch.tensor([len(d.context) for d in draws]),
             rows=torch.tensor([d.row for d in draws]),
             targets=torch.from_numpy(targets),
@@ -106,18 +105,6 @@ class StepBatches(Dataset[Batch]):
         ]
         context, targets, references = zip(*parts, strict=True)
         return draws, np.concatenate(context), np.stack(targets), np.stack(references)
-
-
-def _padded(context: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Repeat the first row up to a multiple of BUCKET, so that few shapes occur.
-
-    A row of zeros may be no sample: under a transform its gradients may not be finite, though
-    nothing is made of it. Libraries keep a compiled primitive, with its scratch memory, for every
-    shape they meet: without this a rank on a CPU grows by ten megabytes for each new number of
-    context samples.
-    """
-    rows = -len(context) % BUCKET
-    return np.concatenate([context, context[:1].repeat(rows, 0)])
 
 
 def batches(dataset: StepBatches, start: int, stop: int, workers: int) -> Iterator[Batch]:

@@ -9,13 +9,15 @@ from torch import Tensor
 from sno_dist.diffusion.sampler import Sampler
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime.tracking import Tracker
-from sno_dist.shards.manifest import Entry, Manifest
+from sno_dist.shards.manifest import Entry, Manifest, evenly
 from sno_dist.shards.reader import Reader
 
 __all__ = ["show_embeddings", "show_images"]
 
 SHOWN = 8
 CONTEXT = 32
+PROJECTED = 5000
+"""Distributions in the projector, which is of no use with more; rank 0 embeds them alone."""
 
 
 def show_images(
@@ -46,9 +48,9 @@ def show_images(
 def show_embeddings(
     operator: ScoreNeuralOperator, manifest: Manifest, reader: Reader, tracker: Tracker
 ) -> None:
-    """Fill the projector with every distribution's embedding, labelled by name and split."""
+    """Fill the projector with embeddings, labelled by name and split: PROJECTED at most."""
     rows, labels = [], []
-    for entry in manifest.entries:
+    for entry in evenly(manifest.entries, PROJECTED):
         u = _embed(operator, reader, entry, 256)
         if u is not None:
             rows.append(u.cpu())

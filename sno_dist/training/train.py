@@ -35,6 +35,7 @@ from sno_dist.training.checkpoint import (
     Checkpoint,
     Snapshot,
     find_checkpoint,
+    find_trained,
     open_checkpoint,
     save_checkpoint,
     training_inputs,
@@ -75,6 +76,10 @@ def train(config: Config, manifest: Manifest, table: EmbeddingTable) -> Checkpoi
     check_settings(config)
     run = run_folder(config)
     inputs = {**training_inputs(config, manifest), "embedding.digest": table.digest}
+    with disk_watched(run):
+        # before the lock: what is trained may lie where nothing can be written
+        if done := find_trained(config, inputs):
+            return done
     with disk_watched(run), locked(run):
         found = find_checkpoint(run / TRAINING, inputs)
         if found is None or found.step < config.training.steps:
@@ -158,16 +163,16 @@ class _Training:
                 tracker.scalars(meter.read(learning_rates(step, training)), done)
             if done % training.save_every == 0 or done == training.steps or outcome.stop:
                 self._save(done)
+            if done % training.picture_every == 0 and done < training.steps:
+                self._show(tracker, done)
+            if self._probe is not None and done % training.probe.every == 0:
+                tracker.scalars(self._probed(self._probe), done)
             if outcome.stop and done < training.steps:
                 raise Preempted(
                     "asked to stop",
                     got=f"step {done} saved",
                     fix="run the same command to go on",
                 )
-            if done % training.picture_every == 0:
-                self._show(tracker, done)
-            if self._probe is not None and done % training.probe.every == 0:
-                tracker.scalars(self._probed(self._probe), done)
 
     def _step(self, stepper: Stepper, batch: Batch, step: int) -> StepOutcome:
         try:

@@ -43,7 +43,15 @@ def folder_source(config: Folder, split: Split) -> FolderSource:
         DataError: If the data is missing, damaged, of the wrong form, or a distribution has fewer
             than 2 samples left for the model.
     """
-    groups = _read(config)
+    try:
+        groups = _read(config)
+    except OSError as error:
+        raise DataError(
+            "a folder of the source cannot be listed",
+            where=error.filename,
+            got=error.strerror,
+            fix="mend its permissions or remove it",
+        ) from error
     if config.size is not None and groups.domain == "vector":
         raise ConfigError(
             "vectors have no height and width", where="shards.source.size", fix="remove it"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFolders", "image_files", "read_image", "read_image_folders", "visible"]
 
+_DAMAGE = (ValueError, TypeError, SyntaxError, EOFError)
+"""What Pillow makes of damaged files, beside its own errors."""
+
 
 def visible(folder: Path) -> list[Path]:
     """A folder's entries in a fixed order, without those that desktops and editors leave."""
@@ -32,7 +35,7 @@ def visible(folder: Path) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """The files in a distribution's folder, and in its folders one for each role, unchecked."""
     parts = [visible(entry) if entry.is_dir() else [entry] for entry in visible(folder)]
-    return list(chain.from_iterable(parts))
+    return [file for file in chain.from_iterable(parts) if not file.is_dir()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +175,7 @@ def read_image(
                 page.alpha_composite(image.convert("RGBA"))
                 image = page.convert("RGB")
             image = image.convert(mode)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, *_DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(
             "cannot read an image",
             where=path,

@@ -101,8 +101,17 @@ def read_table(path: Path, group: str | None, columns: Sequence[str] | None) -> 
     rounding.add(exact)
     rounding.check(path, [repr(column) for column in values])
     samples = exact.astype(np.float32)
-    names = table[group].astype(str).to_numpy()
-    return Table(rows={str(name): samples[names == name] for name in np.unique(names)})
+    return Table(rows=_apart(samples, table[group]))
+
+
+def _apart(samples: NDArray[np.float32], names: pd.Series) -> dict[str, NDArray[np.float32]]:
+    """Each name's rows, in the table's order; in one pass, however many names there are."""
+    import pandas as pd
+
+    codes, groups = pd.factorize(names.astype(str).to_numpy(object), sort=True)
+    ends = np.bincount(codes).cumsum()
+    parts = np.split(samples[np.argsort(codes, kind="stable")], ends[:-1])
+    return dict(zip(map(str, groups), parts, strict=True))
 
 
 def _refuse_row_numbers(columns: Sequence[str], path: Path) -> None:

@@ -130,7 +130,7 @@ def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:
         (
             ["evaluation.neighbours=20", "sampling.samples=30"],
             DataError,
-            r"too few held-out .*at: distribution .*got: 40 .*expected: at least 42",
+            r"too few held-out .*at: distribution .*got: 40 .*expected: at least 42.*neighbours=1",
         ),
     ],
 )

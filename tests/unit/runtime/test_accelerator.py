@@ -69,6 +69,22 @@ def test_a_deepspeed_file_is_read_before_anything_is_built(
         check_launcher("fp32")
 
 
+@pytest.mark.parametrize("key", ["train_batch_size", "train_micro_batch_size_per_gpu"])
+@pytest.mark.parametrize("value", [64, "auto"])
+def test_a_batch_size_of_deepspeed_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}, key: value}))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    if value == "auto":
+        check_launcher("fp32")
+    else:
+        with pytest.raises(ConfigError, match=rf"at: {key} against training\..* got: 64"):
+            check_launcher("fp32")
+
+
 def test_a_stage_that_python_calls_runs_in_any_thread_and_leaves_signals_alone(
     tmp_path: Path,
 ) -> None:

@@ -245,6 +245,64 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         pass
 
 
+def published(path: Path) -> None:
+    with writing(path, "thing", INPUTS) as folder:
+        (folder / "data").write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (
+            "photos",
+            r"no stage wrote it \| at: .*photos \| got: a\.png, b\.png, c\.png and 1 more",
+        ),
+        ("photos/a.png", r"at: .*a\.png \| got: a file \|"),
+        (".", r"got: photos \| .*a complete artifact, an empty folder or nothing"),
+        ("/proc", r"at: /proc \| got: a mounted disk.*name a folder in it"),
+    ],
+)
+def test_what_no_stage_wrote_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in "abcd":
+        (tmp_path / f"photos/{name}.png").touch()
+    with pytest.raises(ArtifactError, match=told):
+        published(Path(place))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        *(f"{name}.png" for name in "abcd"),
+        "photos",
+    ]
+
+
+def test_what_came_while_an_artifact_was_written_is_not_replaced(tmp_path: Path) -> None:
+    def written() -> None:
+        with writing(tmp_path / "a", "thing", INPUTS, resume=True) as folder:
+            (folder / "data").write_text("new")
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a/notes").write_text("mine")
+
+    with pytest.raises(ArtifactError, match=r"no stage wrote it .*got: notes"):
+        written()
+    assert (tmp_path / "a/notes").read_text() == "mine"
+    assert (tmp_path / ".a.partial/data").read_text() == "new"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "disk").mkdir()
+    if there:
+        (tmp_path / "disk/a").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "disk/a")
+    published(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+    assert open_artifact(tmp_path / "a", "thing").inputs == INPUTS
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "disk"]
+
+
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})

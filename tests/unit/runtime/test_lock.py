@@ -13,10 +13,20 @@ from sno_dist.runtime.lock import locked
 
 def test_the_lock_is_free_again_when_its_block_ends(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path), pytest.raises(RunError, match="cannot be taken.*in use"):
+        with (
+            locked(tmp_path),
+            pytest.raises(RunError, match="cannot be taken.*in use.*do: wait"),
+        ):
             locked(tmp_path).__enter__()
     with locked(tmp_path / "one"), locked(tmp_path / "two"):
         pass
+
+
+def test_nobody_is_waited_for_where_a_folder_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = r"cannot be taken .*got: Not a directory \| do: name another folder"
+    with pytest.raises(RunError, match=told):
+        locked(tmp_path / "file/run").__enter__()
 
 
 def test_an_artifact_has_one_writer(tmp_path: Path) -> None:

@@ -185,13 +185,14 @@ def test_shift_and_scale_are_each_entry_s_whatever_its_unit(tmp_path: Path) -> N
             5e-7 + 2e-8 * rng.normal(size=200),
             np.full(200, 7e-8),
             1e6 + rng.normal(size=200),
+            1e7 + 2 * rng.normal(size=200).round(),  # float32 has every integer here
         )
         np.save(tmp_path / f"data/{name}.npy", np.stack(columns, 1).astype(np.float32))
     overrides = [f"shards.path={tmp_path}/shards", "shards.source.kind=folder"]
     manifest = build_shards(load_config(None, [*overrides, f"shards.source.path={tmp_path}/data"]))
-    np.testing.assert_allclose(manifest.shift, (5e-7, 7e-8, 1e6), rtol=0.02)
+    np.testing.assert_allclose(manifest.shift, (5e-7, 7e-8, 1e6, 1e7), rtol=0.02)
     # a constant entry is left unscaled
-    np.testing.assert_allclose(manifest.scale, (2e-8, 1, 1), rtol=0.1)
+    np.testing.assert_allclose(manifest.scale, (2e-8, 1, 1, 2 * np.sqrt(13 / 12)), rtol=0.1)
 
 
 def test_samples_in_two_roles_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,6 +315,21 @@ def test_an_address_whose_library_is_not_installed_is_told(
     config = small_config(copy, "shards.path=s3://bucket/shards")
     with pytest.raises(ArtifactError, match=r"no complete shards.*pip install 'sno-dist\[s3\]'"):
         open_manifest(config)
+
+
+def test_what_is_fetched_has_a_name_of_its_own_until_it_is_whole(
+    server: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sno_dist.shards import remote
+
+    fetch, parts = remote.fetch, []
+    monkeypatch.setattr(remote, "fetch", lambda url, part: (parts.append(part), fetch(url, part)))
+    for _ in range(2):  # of one process, as in two containers that number theirs alike
+        manifest = open_manifest(small_config(copy, f"shards.path={server}"))
+        parts.clear()
+        Reader(manifest, cache=str(copy / "cache")).all(manifest.entry("37"), "model")
+        shutil.rmtree(copy / "cache")
+    assert len(set(parts)) == len(parts)
 
 
 def test_a_damaged_remote_shard_is_named(

@@ -167,24 +167,78 @@ def test_what_was_written_again_is_the_same_data_if_its_contents_are(
         build_shards(config_of(tmp_path))
 
 
+def parts(root: Path) -> list[Path]:
+    return sorted((root / ".shards.partial").rglob("model*.tar"))
+
+
+def stop_build(root: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: len(parts(root)) >= after)
+        with pytest.raises(Preempted, match="asked to stop while building shards"):
+            build_shards(config_of(root))
+    assert len(parts(root)) == after
+
+
+def test_a_stopped_build_goes_on_when_the_same_data_were_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        write(tmp_path, "arrays", name, 0)
+    stop_build(tmp_path, monkeypatch, after=2)
+    done = {path.parts[-3:]: path.stat().st_mtime_ns for path in parts(tmp_path)}
+    for path in (tmp_path / "data").iterdir():
+        os.utime(path, (1, 1))
+    build_shards(config_of(tmp_path))
+    for name, written in done.items():
+        assert tmp_path.joinpath("shards", *name).stat().st_mtime_ns == written
+
+
+def test_hashing_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "arrays", "a", 0)
+    monkeypatch.setattr(preemption, "requested", lambda: True)
+    with pytest.raises(Preempted, match="asked to stop while hashing the source's files"):
+        build_shards(config_of(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, "images", name, 0)
+    (tmp_path / "data/b/x.png").symlink_to("/proc/self/mem")
+    told = r"of the source cannot be read \| at: .*/b/x\.png \| got: Input/output error"
+    with pytest.raises(DataError, match=told):
+        build_shards(config_of(tmp_path, "images"))
+
+
+def test_a_folder_inside_a_distribution_is_told_by_the_build(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, "images", f"{name}/x/y", 0)
+    with pytest.raises(DataError, match="has a folder inside"):
+        build_shards(config_of(tmp_path, "images"))
+
+
+def test_data_are_not_replaced_by_their_shards(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, "images", name, 0)
+    before = sorted((tmp_path / "data").rglob("*"))
+    (tmp_path / "shards").symlink_to(tmp_path / "data")
+    with pytest.raises(ArtifactError, match=r"no stage wrote it \| at: .*data \| got: a, b, c"):
+        build_shards(config_of(tmp_path, "images"))
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
 def test_a_stopped_build_does_not_mix_old_and_new_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
         write(tmp_path, "arrays", name, 0)
-    asked = iter(range(9))
-    with monkeypatch.context() as patch:
-        patch.setattr(preemption, "requested", lambda: next(asked) >= 2)
-        with pytest.raises(Preempted):
-            build_shards(config_of(tmp_path))
-    assert len(list((tmp_path / ".shards.partial").rglob("model*.tar"))) == 2
+    stop_build(tmp_path, monkeypatch, after=2)
     for path in (tmp_path / "data").iterdir():
         np.save(path, np.load(path) + 5)
         os.utime(path, (1, 1))
     told = r"shards here were made of other .* at: .*\.shards\.partial .*shards\.source\.files: "
     with pytest.raises(ArtifactError, match=told):
         build_shards(config_of(tmp_path))
-    assert len(list((tmp_path / ".shards.partial").rglob("model*.tar"))) == 2
+    assert len(parts(tmp_path)) == 2
     shutil.rmtree(tmp_path / ".shards.partial")
     mixed = build_shards(config_of(tmp_path))
     shutil.rmtree(tmp_path / "shards")

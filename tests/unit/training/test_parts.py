@@ -86,6 +86,20 @@ def test_batches_are_the_same_in_every_world(
     assert fingerprints(population, size, workers, 0, 6) == reference
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_context_sets_of_a_part_come_in_few_shapes(
+    population: tuple[Config, Manifest], size: int
+) -> None:
+    config, manifest = population
+    batch = StepBatches(config, manifest, World(rank=0, size=1), dims=3)[0]
+    ends = [0, *batch.lengths.cumsum(0).tolist()]
+    for start in range(0, len(batch.rows), size):
+        part = batch.part(start, min(start + size, len(batch.rows)))
+        count = int(part.lengths.sum())
+        assert len(part.context) % 32 == 0 < count <= len(part.context) < count + 32
+        assert torch.equal(part.context[:count], batch.context[ends[start] :][:count])
+
+
 def test_resuming_at_a_step_needs_no_replay(population: tuple[Config, Manifest]) -> None:
     whole = fingerprints(population, 1, 0, 0, 6)
     late = fingerprints(population, 2, 1, 4, 6)

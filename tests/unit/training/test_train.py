@@ -235,7 +235,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     data[-5] ^= 255
     newest.write_bytes(data)
     second = weights(go(config))
-    assert "passing over a damaged checkpoint" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("passing over a damaged checkpoint") == 1
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -270,6 +270,60 @@ def test_curves_have_each_step_once_whatever_was_interrupted(tmp_path: Path, sha
         assert [e.step for e in events.Scalars("loss/score")] == [2, 4, 6, 8]
         lines = (run / "logs/rank-00000.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8]
+
+
+def test_what_is_due_at_the_step_of_a_stop_is_shown(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, shards, "training.picture_every=4")
+    stop_at(monkeypatch, 4)
+    with pytest.raises(Preempted):
+        go(config)
+    monkeypatch.undo()
+    go(config)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("pictures/seen")] == [4, 8]
+
+
+def test_what_a_kill_left_of_a_save_is_dropped_by_the_next(tmp_path: Path, shards: Path) -> None:
+    left = tmp_path / "run/training/.step-00000005.partial"
+    left.mkdir(parents=True)
+    (left / "raw.safetensors").write_bytes(b"half")
+    go(tiny(tmp_path, shards))
+    assert not list(left.parent.glob(".step*"))
+
+
+def test_a_large_population_is_shown_in_part(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sno_dist.training.pictures.PROJECTED", 7)
+    go(tiny(tmp_path, shards))
+    rows = (tmp_path / "run/tensorboard").rglob("tensors.tsv")
+    assert len(next(rows).read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(("stage", "refused"), [(2, False), (3, True), (None, True)])
+def test_gradients_of_gradients_need_whole_weights(
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: int | None,
+    refused: bool,
+) -> None:
+    config = tiny(tmp_path, shards, "training.objective.matching=sliced")
+    if stage is None:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    else:
+        file = tmp_path / "zero.json"
+        file.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    if refused:
+        with pytest.raises(ConfigError, match=r"takes gradients of gradients.*got: sliced"):
+            check_settings(config)
+    else:
+        check_settings(config)
 
 
 def test_few_samples_of_a_distribution_make_a_small_picture(tmp_path: Path) -> None:
@@ -336,6 +390,9 @@ def test_two_runs_in_one_folder(tmp_path: Path, shards: Path) -> None:
     with locked(tmp_path / "run"), pytest.raises(RunError, match=pattern):
         go(config)
     go(config)
+    # what is trained is read alone, as from a disk that can only be read
+    with locked(tmp_path / "run"):
+        assert go(config).step == 8
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path, shards: Path) -> None:
