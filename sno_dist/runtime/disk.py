@@ -20,6 +20,7 @@ __all__ = ["check_seen", "check_shared", "disk_watched"]
 PHASE = "looking for what rank 0 writes"
 REFUSALS = {
     errno.EACCES,
+    errno.EBUSY,
     errno.EDQUOT,
     errno.EEXIST,
     errno.EFBIG,
