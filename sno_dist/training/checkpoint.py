@@ -210,6 +210,9 @@ def save_checkpoint(
     **Collective**; rank 0 writes.
     """
     path = training / _name(snapshot.step)
+    if collectives.world().is_main and not is_complete(path):
+        # in a run that is locked nobody else gives folders such a name
+        shutil.rmtree(path, ignore_errors=True)
     with writing(path, KIND, inputs) as folder:
         if collectives.world().is_main:
             save_file(_contiguous(snapshot.weights), folder / RAW)

@@ -286,12 +286,15 @@ def test_what_is_due_at_the_step_of_a_stop_is_shown(
     assert [event.step for event in events.Images("pictures/seen")] == [4, 8]
 
 
-def test_what_a_kill_left_of_a_save_is_dropped_by_the_next(tmp_path: Path, shards: Path) -> None:
-    left = tmp_path / "run/training/.step-00000005.partial"
-    left.mkdir(parents=True)
-    (left / "raw.safetensors").write_bytes(b"half")
+def test_what_is_left_of_a_checkpoint_is_dropped_by_the_next(tmp_path: Path, shards: Path) -> None:
+    training = tmp_path / "run/training"
+    for left in (".step-00000005.partial", "step-00000006", ".step-00000003.old"):
+        (training / left).mkdir(parents=True)
+        (training / left / "raw.safetensors").write_bytes(b"half")
     go(tiny(tmp_path, shards))
-    assert not list(left.parent.glob(".step*"))
+    assert not list(training.glob(".step*"))
+    for step in (6, 8):
+        open_artifact(training / f"step-{step:08d}", "checkpoint")
 
 
 def test_a_large_population_is_shown_in_part(
