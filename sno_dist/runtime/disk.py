@@ -42,7 +42,7 @@ def check_shared(folder: Path) -> None:
 
     **Collective.**
     """
-    mark = collectives.from_main(lambda: _mark(folder), PHASE)
+    mark = folder / collectives.from_main(lambda: _mark(folder), PHASE)
     try:
         check_seen(mark)
     finally:
@@ -71,14 +71,14 @@ def check_seen(file: Path) -> None:
         )
 
 
-def _mark(folder: Path) -> Path:
-    """A file that is just made, of a new name: no network disk's cache knows of it yet."""
-    mark = folder / f".shared-{secrets.token_hex(8)}"
+def _mark(folder: Path) -> str:
+    """The name of a file that is just made, new: no network disk's cache knows of it yet."""
+    name = f".shared-{secrets.token_hex(8)}"
     try:
-        mark.touch()
+        (folder / name).touch()
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
-    return mark
+    return name
 
 
 @contextmanager

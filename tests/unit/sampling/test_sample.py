@@ -87,7 +87,7 @@ def test_no_more_are_integrated_together_than_asked_for(
 # the flag is asked for before each unit (and each distribution of the shards, ten times in all),
 # before each step of training, and at the end of a share: among the operator's units, inside the
 # second of four trainings, and among the other baselines
-@pytest.mark.parametrize("call", [12, 50, 110])
+@pytest.mark.parametrize("call", [17, 55, 115])
 def test_a_stopped_stage_goes_on_to_the_same_bytes(
     whole: SampleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
