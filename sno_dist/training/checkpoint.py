@@ -203,9 +203,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, point LATEST at it, and drop the oldest beyond `keep`.
 
-    So is what a kill left of others that were being written.
-
-    Newer ones are dropped too: training went on from before them, since they are damaged.
+    Newer ones are dropped too: training went on from before them, since they are damaged. So is
+    what a kill left of any.
 
     **Collective**; rank 0 writes.
     """
