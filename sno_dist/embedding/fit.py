@@ -23,8 +23,9 @@ from sno_dist.embedding.table import (
 )
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device, start
-from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.artifact import reuse, write_json
 from sno_dist.runtime.tracking import Tracker
+from sno_dist.runtime.writing import writing
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import reader_of
 

@@ -21,8 +21,9 @@ from sno_dist.evaluation.training_log import LearningCurve, learning_of
 from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
-from sno_dist.runtime.artifact import open_artifact, reuse, write_json, writing
+from sno_dist.runtime.artifact import open_artifact, reuse, write_json
 from sno_dist.runtime.tracking import Tracker
+from sno_dist.runtime.writing import writing
 from sno_dist.sampling.sample_set import SampleSet
 from sno_dist.shards.manifest import Manifest
 

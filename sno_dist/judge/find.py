@@ -15,8 +15,9 @@ from sno_dist.judge.classifier import Classifier, load_classifier
 from sno_dist.judge.train import train_classifier, updates_of
 from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
-from sno_dist.runtime.artifact import digest, open_artifact, reuse, writing
+from sno_dist.runtime.artifact import digest, open_artifact, reuse
 from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.writing import writing
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import reader_of
 

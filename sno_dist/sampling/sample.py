@@ -19,9 +19,10 @@ from sno_dist.judge.find import find_judge, judge_inputs
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import device, start
-from sno_dist.runtime.artifact import reuse, write_json, writing
+from sno_dist.runtime.artifact import reuse, write_json
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
+from sno_dist.runtime.writing import writing
 from sno_dist.sampling.baselines import Baselines
 from sno_dist.sampling.draw import Drawer
 from sno_dist.sampling.finetuned import FinetunedModels

@@ -18,16 +18,10 @@ from sno_dist.diffusion.maps.transform import Identity, Transform
 from sno_dist.errors import ConfigError, DataError
 from sno_dist.runtime import collectives
 from sno_dist.runtime.accelerator import start
-from sno_dist.runtime.artifact import (
-    attempted,
-    is_complete,
-    open_artifact,
-    reuse,
-    write_json,
-    writing,
-)
+from sno_dist.runtime.artifact import is_complete, open_artifact, reuse, write_json
 from sno_dist.runtime.progress import say
 from sno_dist.runtime.share import share_of
+from sno_dist.runtime.writing import attempted, writing
 from sno_dist.shards.manifest import MANIFEST, Entry, Manifest, open_manifest
 from sno_dist.shards.originals import CONTENTS, originals
 from sno_dist.shards.sources.factory import make_source

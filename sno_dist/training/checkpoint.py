@@ -22,15 +22,9 @@ from sno_dist.errors import ArtifactError
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.model.pretrained import LATEST, TRAINING
 from sno_dist.runtime import collectives
-from sno_dist.runtime.artifact import (
-    Artifact,
-    check_inputs,
-    is_complete,
-    open_artifact,
-    write_json,
-    writing,
-)
+from sno_dist.runtime.artifact import Artifact, check_inputs, is_complete, open_artifact, write_json
 from sno_dist.runtime.progress import say
+from sno_dist.runtime.writing import writing
 from sno_dist.shards.manifest import Manifest
 
 __all__ = [

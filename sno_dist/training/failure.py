@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sno_dist.model.batch import Batch
 from sno_dist.model.pretrained import SPEC, WEIGHTS
 from sno_dist.runtime import collectives
-from sno_dist.runtime.artifact import writing
+from sno_dist.runtime.writing import writing
 from sno_dist.training.engines.engine import Engine
 
 __all__ = ["keep_failure", "read_batch"]

@@ -13,7 +13,7 @@ import torch
 from sno_dist.cli.main import guarded
 from sno_dist.config.schema import Folder, Split
 from sno_dist.runtime import accelerator, collectives, rng
-from sno_dist.runtime.artifact import writing
+from sno_dist.runtime.writing import writing
 from sno_dist.shards.sources.factory import make_source
 
 SLOTS = 23

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sno_dist.runtime.artifact import writing
+from sno_dist.runtime.writing import writing
 from tests.unit.cli.run_cli import call
 
 Capture = pytest.CaptureFixture[str]

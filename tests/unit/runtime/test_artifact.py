@@ -20,23 +20,23 @@ from sno_dist.runtime.artifact import (
     open_artifact,
     sha256,
     write_json,
-    writing,
 )
+from sno_dist.runtime.writing import writing
 
 INPUTS = {"seed": 1, "shards": "abc"}
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from sno_dist.runtime import artifact
-from sno_dist.runtime.artifact import writing
+from sno_dist.runtime import writing as module
+from sno_dist.runtime.writing import writing
 
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 
 path, where = Path(sys.argv[1]), sys.argv[2]
 if where != "filling":
-    setattr(artifact, where, die)
+    setattr(module, where, die)
 with writing(path, "thing", {"seed": 2}) as folder:
     (folder / "data").write_bytes(b"new" * 1000)
     if where == "filling":

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sno_dist.errors import RunError
-from sno_dist.runtime.artifact import is_complete, writing
+from sno_dist.runtime.artifact import is_complete
 from sno_dist.runtime.lock import locked
+from sno_dist.runtime.writing import writing
 
 
 def test_the_lock_is_free_again_when_its_block_ends(tmp_path: Path) -> None:
