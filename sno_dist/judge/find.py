@@ -17,6 +17,7 @@ from sno_dist.runtime import collectives, preemption
 from sno_dist.runtime.accelerator import device
 from sno_dist.runtime.artifact import digest, open_artifact, reuse
 from sno_dist.runtime.progress import Progress
+from sno_dist.runtime.threads import lent_threads
 from sno_dist.runtime.writing import writing
 from sno_dist.shards.manifest import Manifest
 from sno_dist.shards.reader import reader_of
@@ -30,8 +31,8 @@ PHASE = "training the judge"
 def find_judge(config: Config, manifest: Manifest) -> Classifier | None:
     """The population's judge, trained if there is none yet; None where accuracy means nothing.
 
-    Rank 0 trains while the others wait: the network is small, and so its weights depend on rank 0's
-    number of threads at most, not on the number of ranks.
+    Rank 0 trains while the others wait, on a CPU with the threads of those on its machine: the
+    network is small, and its weights depend on the number of these threads at most.
 
     Raises:
         ArtifactError: If the folder holds a judge of other samples or settings, or a damaged one.
@@ -74,7 +75,7 @@ def _train(config: Config, manifest: Manifest, settings: Settings) -> Classifier
     parts = [reader.all(entry, "judge") for entry in manifest.entries]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     images = np.concatenate(parts)
-    with Progress(updates_of(settings, len(images)), PHASE) as progress:
+    with lent_threads(), Progress(updates_of(settings, len(images)), PHASE) as progress:
 
         def told(loss: float) -> None:
             progress.advance(note=f"loss {loss:.3f}")
