@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,11 @@ def carry_out(work: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
             pool.submit(_launch, work, run, [makers[name] for name in sorted(run.shared.values())])
             for run in runs
         ]
+        try:
+            wait(launched)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+            raise
     for each in launched:
         each.result()
     return [finished(work / run.name) for run in runs]

@@ -247,14 +247,21 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="folder of the four IDX files; none: fetch them")
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=["*"], help="rows, as patterns; none: all")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="rows, as patterns, or none; not given: all"
+    )
     parser.add_argument("--finished", nargs="+", default=[], metavar="NAME=RUN")
     options = parser.parse_args()
+    pairs = [text.partition("=") for text in options.finished]
+    if bad := [name + sign + folder for name, sign, folder in pairs if not (name and folder)]:
+        parser.error(f"--finished takes NAME=RUN, not {', '.join(bad)}")
     table = [
         row
         for row in rows(options.splits, options.seeds)
         if any(fnmatch(row.name, pattern) for pattern in options.only)
     ]
+    if not table and options.only != ["none"]:
+        parser.error(f"no row is named {' or '.join(options.only)}")
     # split after split within a seed, so that while one waits for data another trains
     jobs = [(row, split, seed) for row in table for seed in row.seeds for split in row.splits]
     done = carry_out(
@@ -262,7 +269,7 @@ def main() -> None:
         [run_of(row, options.work, options.mnist, split, seed) for row, split, seed in jobs],
     )
     result = _known(options.out) | {"benchmark": "double_digit", "paper": PAPER}
-    for name, _, folder in (text.partition("=") for text in options.finished):
+    for name, _, folder in pairs:
         own = figures([finished(Path(folder))], [0])
         result["finished"][name] = {"machine": machine(), **own}
     for row in table:

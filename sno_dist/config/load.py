@@ -45,9 +45,18 @@ def dump(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def flatten(config: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value, for hashing and comparing."""
-    return dict(_leaves(config.model_dump(mode="json"), prefix))
+def flatten(config: BaseModel, prefix: str = "", *, said: set[str] | None = None) -> dict[str, Any]:
+    """Dotted key -> plain value, for hashing and comparing.
+
+    Args:
+        config: A section, or all of them.
+        prefix: Its own key.
+        said: Of these fields alone, and no more of them than was set: no defaults; none: all.
+    """
+    if said is None:
+        return dict(_leaves(config.model_dump(mode="json"), prefix))
+    tree = config.model_dump(mode="json", include=said, exclude_unset=True)
+    return {key: value for key, value in _leaves(tree, prefix) if value != {}}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -102,8 +111,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         )
     *parents, last = key.split(".")
     for parent in parents:
-        child = tree.setdefault(parent, {})
-        if not isinstance(child, dict):
+        if tree.get(parent) is None:  # a section that is named and left empty
+            tree[parent] = {}
+        if not isinstance(child := tree[parent], dict):
             raise ConfigError("an override goes below a plain value", where=key, got=child)
         tree = child
     try:

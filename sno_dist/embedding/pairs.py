@@ -16,7 +16,7 @@ from torch import Tensor
 from sno_dist.embedding.kernels import Kernel, Samples, as_matrix, by_openblas
 from sno_dist.errors import DataError
 
-__all__ = ["kernel_mean", "median_bandwidth", "pair_sums", "squared_distances"]
+__all__ = ["kernel_mean", "mean_distance", "median_bandwidth", "pair_sums", "squared_distances"]
 
 BLOCK = 1 << 19
 """Kernel values held at a time: 4 MiB, which stays in the cache between the passes over it."""
@@ -129,6 +129,21 @@ def squared_distances(x: Samples, y: Samples) -> Tensor:
     squares = left.square().sum(1)[:, None] + right.square().sum(1) - 2 * (left @ right.T)
     squares = squares.clamp(min=0)
     return squares.fill_diagonal_(0) if same else squares
+
+
+def mean_distance(x: Samples) -> float:
+    """The mean distance between distinct samples, LINES rows at a time.
+
+    Args:
+        x: (n, ...) samples, n >= 2.
+    """
+    rows = as_matrix(x)
+    total = 0.0
+    for start in range(0, len(rows), LINES):
+        block = squared_distances(rows[start : start + LINES], rows)
+        block.diagonal(offset=start).zero_()
+        total += float(block.sqrt().sum())
+    return total / (len(rows) * (len(rows) - 1))
 
 
 def median_bandwidth(x: Samples, limit: int = 1000) -> float:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sno_dist.embedding.pairs import squared_distances
+from sno_dist.embedding.pairs import mean_distance, squared_distances
 from sno_dist.errors import DataError
 from sno_dist.evaluation.rows import as_rows
 
@@ -43,9 +43,7 @@ def spread(samples: NDArray[Any], what: str = "samples") -> float:
     Raises:
         DataError: If there are fewer than two samples, or a value is not finite.
     """
-    rows = _tensor(samples, what, 2)
-    total = sum(float(block.sqrt().sum()) for block in _blocks(rows, rows))
-    return total / (len(rows) * (len(rows) - 1))
+    return mean_distance(_tensor(samples, what, 2))
 
 
 def spread_within(samples: NDArray[Any], groups: NDArray[np.integer]) -> float | None:

@@ -13,7 +13,7 @@ from sno_dist.config.schema import Config
 from sno_dist.evaluation.page import compose
 from sno_dist.evaluation.reference import check_counts
 from sno_dist.evaluation.report import render
-from sno_dist.evaluation.score_error import check_levels, score_error
+from sno_dist.evaluation.score_error import check_levels, check_trained, score_error
 from sno_dist.evaluation.scorer import Scorer
 from sno_dist.evaluation.summary import summarise
 from sno_dist.evaluation.terminal import table
@@ -86,6 +86,7 @@ def evaluate(config: Config, manifest: Manifest, samples: SampleSet) -> Report:
     if reuse(folder, KIND, inputs):
         return open_report(config)
     beside = check_evaluation(config, manifest)
+    check_trained(config, manifest)
     judge = find_judge(config, manifest)
     began = time.monotonic()
     with writing(folder, KIND, inputs) as target:

@@ -109,7 +109,9 @@ class RealFigures:
         correct: Those that the classifier names rightly; none without a classifier.
         mmd_floors: Bandwidth -> |MMD^2| between two sets, see `mmd.part`.
         p_value: Of the permutation test between the same two sets; none without permutations.
-        recall_ceiling: Share of one set in the manifold of another, see `mmd.part`.
+        recall_ceiling: Share of one set in the manifold of another, see `mmd.part`: of as many as
+            are generated, but half of the real ones at most. A recall of more than these is of a
+            closer-knit manifold, and is a little higher or lower for it.
         moments: Feature moments of all of them.
         parts: Feature moments of these two sets.
     """

@@ -31,7 +31,7 @@ from sno_dist.shards.manifest import Manifest, evenly
 from sno_dist.shards.sources.gaussian_mixture import lower_corners
 from sno_dist.training.checkpoint import open_checkpoint
 
-__all__ = ["cell_side", "check_levels", "law_of", "relative_error", "score_error"]
+__all__ = ["cell_side", "check_levels", "check_trained", "law_of", "relative_error", "score_error"]
 
 MOST = 100
 """Distributions of each split, evenly taken."""
@@ -77,6 +77,16 @@ def score_error(config: Config, manifest: Manifest, samples: SampleSet) -> dict[
         found[split] = own.mean(0).tolist() if len(own) else None
         found[f"{split}_mean"] = float(own.mean()) if len(own) else None
     return found
+
+
+def check_trained(config: Config, manifest: Manifest) -> None:
+    """Refuse, before hours of comparing samples, a checkpoint that `score_error` would refuse.
+
+    Raises:
+        ArtifactError: As `score_error`.
+    """
+    if _is_known(config):
+        open_checkpoint(config, manifest)
 
 
 def check_levels(config: Config, manifest: Manifest) -> None:

@@ -67,22 +67,26 @@ class Scorer:
 
         **Collective** at the end.
         """
-        entries, scores = self._manifest.entries, []
-        for index in share_of(range(len(entries)), "evaluating"):
-            scores += self._score(index, entries[index])
+        # the judge's class of a distribution is its place among all
+        drawn = [
+            (label, entry)
+            for label, entry in enumerate(self._manifest.entries)
+            if (entry.split, entry.name) in self._conditions
+        ]
+        scores = []
+        for label, entry in share_of(drawn, "evaluating"):
+            scores += self._score(label, entry)
         return scores
 
-    def _score(self, index: int, entry: Entry) -> list[DistributionScores]:
-        present = self._conditions.get((entry.split, entry.name), [])
-        if not present:
-            return []
+    def _score(self, label: int, entry: Entry) -> list[DistributionScores]:
+        present = self._conditions[entry.split, entry.name]
         real = reference(
             self._in_units(self._reader.all(entry, "reference")),
             name=entry.name,
             split=entry.split,
             size=self._size(entry, present),
             classifier=self._judge,
-            label=index if self._judge else None,
+            label=label if self._judge else None,
             comparison=self._comparison,
         )
         return [self._compare(entry, condition, real) for condition in present]

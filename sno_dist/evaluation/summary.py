@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from sno_dist.errors import DataError
 from sno_dist.evaluation import frechet, intervals
-from sno_dist.evaluation.intervals import Interval
 from sno_dist.evaluation.score import DistributionScores
 from sno_dist.sampling.plan import size_label
 
@@ -95,7 +94,7 @@ def summarise(
     }
     summary["mmd_bandwidth"] = next(iter(ordered[0].mmds))
     summary["frechet_features"] = len(ordered[0].moments.mean)
-    summary |= _ceiling("classifier_ceiling", ordered)
+    summary |= _ceiling("classifier_ceiling", ordered, bootstrap, seed)
     methods = {
         method: _splits([score for score in ordered if score.method == method], bootstrap, seed)
         for method in dict.fromkeys(score.method for score in ordered)
@@ -129,7 +128,7 @@ def _section(scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
     full = [score for score in scores if score.k == ks[-1]]
     section = dict(cells[size_label(ks[-1])])
     section |= _frechet_bounds(full, section["frechet"])
-    section |= _ceiling("ceiling", full)
+    section |= _ceiling("ceiling", full, bootstrap, seed)
     section |= _by_bandwidth(full, _stream(full[0]), bootstrap, seed)
     section |= _rejected("mmd_rejected_floor", [score.real.p_value for score in full])
     section["k"] = size_label(ks[-1])
@@ -223,16 +222,24 @@ def _accuracy(
     return sum(correct) / total, list(intervals.envelope(over_samples, over_distributions))
 
 
-def _ceiling(name: str, scores: Scores) -> dict[str, Any]:
-    """The classifier's accuracy on real samples, each distribution's once and weighing the same."""
+def _ceiling(name: str, scores: Scores, bootstrap: int, seed: int) -> dict[str, Any]:
+    """The classifier's accuracy on real samples, each distribution's once and weighing the same.
+
+    Its interval is the wider of two, as `_accuracy`'s.
+    """
     real = {(score.split, score.name): score.real for score in scores}
     correct = [figures.correct for figures in real.values() if figures.correct is not None]
     if len(correct) < len(real):
         return {name: None, f"{name}_interval": None}
     shares = [right / own.n for right, own in zip(correct, real.values(), strict=True)]
     value, total = float(np.mean(shares)), sum(own.n for own in real.values())
-    interval: Interval = intervals.wilson(value * total, total)
-    return {name: value, f"{name}_interval": list(interval)}
+    over_samples = intervals.wilson(value * total, total)
+    stream = f"{'/'.join(sorted({split for split, _ in real}))}/{name}"
+    over_distributions = intervals.bootstrap_mean(shares, bootstrap, seed, stream)
+    return {
+        name: value,
+        f"{name}_interval": list(intervals.envelope(over_samples, over_distributions)),
+    }
 
 
 def _pooled(

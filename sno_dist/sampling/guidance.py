@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sno_dist.config.schema import Config
+from sno_dist.embedding.pairs import mean_distance
 from sno_dist.errors import DataError
 from sno_dist.judge.classifier import Classifier
 from sno_dist.model.operator import ScoreNeuralOperator
@@ -28,6 +29,8 @@ __all__ = ["Calibration", "SeenDiversity", "beyond", "calibrate", "crossing"]
 DISTRIBUTIONS, SAMPLES = 100, 60
 """At most, and of each: diversity differs by a quarter from one distribution to the next, so that
 many say more than many samples of a few; a sample of a wrong class is rare and weighs much."""
+CHUNK = 1024
+"""Samples encoded at a time."""
 NEAR, REFINEMENTS = 0.01, 3
 """Distance from 1 that is left alone, and weights beside the grid's that a K is tried with."""
 
@@ -84,24 +87,30 @@ class SeenDiversity:
             for first in range(0, len(entries), width)
         ]
 
-    def total(self, unit: Unit, weight: float) -> float:
-        """The sum of a unit's diversities at a weight; NaN where real samples are equal."""
+    def of(self, unit: Unit, weight: float) -> list[float]:
+        """The diversities of a unit's distributions at a weight; NaN where real samples are equal.
+
+        Args:
+            unit: What is drawn.
+            weight: Of guidance.
+        """
         drawn = self._drawer(unit, weight)
-        return sum(self._of(e, unit.k, own) for e, own in zip(unit.entries, drawn, strict=True))
+        return [self._of(e, unit.k, own) for e, own in zip(unit.entries, drawn, strict=True)]
 
     def _of(self, entry: Entry, k: int | None, samples: NDArray[np.generic]) -> float:
         if entry.name not in self._real:
             real = self._points(self._reader.all(entry, "reference"))
-            self._real[entry.name] = _mean_distance(real)
+            self._real[entry.name] = mean_distance(real)
         points = self._points(samples)
         groups = torch.from_numpy(groups_of(self._sampling, k))
         sets = [points[groups == group] for group in range(int(groups[-1]) + 1)]
-        spread = np.mean([_mean_distance(own) for own in sets if len(own) > 1])
+        spread = np.mean([mean_distance(own) for own in sets if len(own) > 1])
         return float(spread) / (self._real[entry.name] or math.nan)
 
     def _points(self, samples: NDArray[np.generic]) -> Tensor:
         if self._judge is None:
-            return self._operator.encode(torch.from_numpy(samples))
+            parts = torch.from_numpy(samples).split(CHUNK)
+            return torch.cat([self._operator.encode(part) for part in parts])
         return torch.from_numpy(self._judge.features(samples))
 
 
@@ -176,11 +185,14 @@ def _next(diversity: dict[float, float], weights: Sequence[float], start: float)
 def _measure(seen: SeenDiversity, units: Sequence[Unit], weight: float) -> float:
     """The mean diversity of the distributions of one K's units. **Collective**."""
     phase = f"choosing guidance for K = {size_label(units[0].k)}"
-    sums = torch.zeros(len(units), dtype=torch.float64)
+    entries = [entry for unit in units for entry in unit.entries]
+    own = torch.zeros(len(entries), dtype=torch.float64)
+    places = own.split([len(unit.entries) for unit in units])
     for index in share_of(range(len(units)), phase):
-        sums[index] = seen.total(units[index], weight)
-    total = float(collectives.sum_over_ranks(sums, phase).sum())
-    diversity = _finite(total / sum(len(unit.entries) for unit in units))
+        places[index].copy_(torch.tensor(seen.of(units[index], weight)))
+    found = collectives.sum_over_ranks(own, phase)
+    _check_finite(entries, found.tolist())
+    diversity = float(found.mean())
     say(f"seen diversity at guidance {weight:g} (K = {size_label(units[0].k)}): {diversity:.3f}")
     return diversity
 
@@ -203,17 +215,13 @@ def crossing(diversity: dict[float, float]) -> float:
     return min((weights[0], weights[-1]), key=lambda w: abs(diversity[w] - 1))
 
 
-def _mean_distance(points: Tensor) -> float:
-    return float(torch.nn.functional.pdist(points.double()).mean())
-
-
-def _finite(diversity: float) -> float:
-    if not math.isfinite(diversity):
-        raise DataError(
-            "the guidance weight cannot be chosen by diversity",
-            got=diversity,
-            expected="two or more samples of each distribution, the real ones unequal",
-            fix="set sampling.guidance to one weight, or raise sampling.samples or the source's "
-            "reference samples",
-        )
-    return diversity
+def _check_finite(entries: Sequence[Entry], diversities: Sequence[float]) -> None:
+    for entry, diversity in zip(entries, diversities, strict=True):
+        if not math.isfinite(diversity):
+            raise DataError(
+                "the guidance weight cannot be chosen by diversity",
+                where=f"distribution {entry.name}, role reference",
+                got="samples that are all equal, or drawn ones that are not finite",
+                expected="two or more samples of each distribution, the real ones unequal",
+                fix="set sampling.guidance to one weight, or leave the distribution out",
+            )

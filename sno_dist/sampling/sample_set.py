@@ -94,7 +94,10 @@ def open_samples(config: Config, manifest: Manifest) -> SampleSet:
     asked = drawn_by(config, manifest)
     if is_trained(config):
         asked["checkpoint"] = open_checkpoint(config, manifest).digest
-    check_inputs(artifact, {**artifact.inputs, **asked})
+    # what is none has no leaves below it, but may have had some when samples were drawn
+    none = tuple(f"{key}." for key, value in asked.items() if value is None)
+    rest = {key: value for key, value in artifact.inputs.items() if not key.startswith(none)}
+    check_inputs(artifact, {**rest, **asked})
     index: dict[str, Any] = json.loads((artifact.path / INDEX).read_text())
     return SampleSet(
         path=artifact.path,

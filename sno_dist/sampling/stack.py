@@ -108,9 +108,12 @@ class ScoreStack:
         return norms
 
     def _rate(self, number: int) -> float:
-        """Equation: linear warm-up, then a cosine down to the `final` share, as the operator's."""
+        """Equation: linear warm-up, then a cosine down to the `final` share, as the operator's.
+
+        A tenth of the steps at most are warm-up, or a short training would never reach the rate.
+        """
         training, steps = self._training, self._individual.steps
-        rise = min(1.0, (number + 1) / (training.warmup + 1))
+        rise = min(1.0, (number + 1) / (min(training.warmup, steps // 10) + 1))
         cosine = 0.5 * (1 + math.cos(math.pi * number / steps))
         fall = training.final + (1 - training.final) * cosine
         return self._individual.learning_rate * rise * fall

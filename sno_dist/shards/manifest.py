@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from sno_dist.config.load import shards_folder
+from sno_dist.config.load import flatten, shards_folder
 from sno_dist.config.schema import Config, NoTransform, Transform
 from sno_dist.errors import ArtifactError, DataError
-from sno_dist.runtime.artifact import COMPLETE, open_artifact
+from sno_dist.runtime.artifact import COMPLETE, check_inputs, open_artifact
 from sno_dist.shards import remote
 from sno_dist.shards.sources.source import Domain, Role
 from sno_dist.shards.tar import Shard
@@ -125,12 +125,14 @@ def open_manifest(config: Config) -> Manifest:
     """The manifest of a config's shards, local or remote.
 
     Raises:
-        ArtifactError: If the shards are absent, incomplete, damaged, of another format, or
-            made for another `model.transform`.
+        ArtifactError: If the shards are absent, incomplete, damaged, of another format, made for
+            another `model.transform`, or in a folder and made of other data than the config says;
+            what it leaves out may be anything.
     """
     root = shards_folder(config)
     if "://" not in root:
-        open_artifact(Path(root), "shards", verify=False)
+        artifact = open_artifact(Path(root), "shards", verify=False)
+        check_inputs(artifact, {**artifact.inputs, **_said(config)})
         return _checked(_parse(root, (Path(root) / MANIFEST).read_bytes()), config)
     try:
         expected = json.loads(remote.read(f"{root}/{COMPLETE}"))["files"][MANIFEST]["sha256"]
@@ -150,6 +152,11 @@ def open_manifest(config: Config) -> Manifest:
     if hashlib.sha256(text).hexdigest() != expected:
         raise ArtifactError("the manifest is damaged", where=root)
     return _checked(_parse(root, text), config)
+
+
+def _said(config: Config) -> dict[str, Any]:
+    """What a config itself says that shards are made of, without the defaults of the rest."""
+    return flatten(config.shards, "shards", said={"source", "split", "block", "shard"})
 
 
 def _checked(manifest: Manifest, config: Config) -> Manifest:

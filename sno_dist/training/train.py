@@ -163,10 +163,12 @@ class _Training:
                 tracker.scalars(meter.read(learning_rates(step, training)), done)
             if done % training.save_every == 0 or done == training.steps or outcome.stop:
                 self._save(done)
+            looked = time.perf_counter()
             if done % training.picture_every == 0 and done < training.steps:
                 self._show(tracker, done)
             if self._probe is not None and done % training.probe.every == 0:
                 tracker.scalars(self._probed(self._probe), done)
+            meter.leave_out(time.perf_counter() - looked)
             if outcome.stop and done < training.steps:
                 raise Preempted(
                     "asked to stop",
@@ -270,6 +272,10 @@ class _Meter:
 
     def wait(self, seconds: float) -> None:
         self._waited += seconds
+
+    def leave_out(self, seconds: float) -> None:
+        """Time in which no update was worked on."""
+        self._start += seconds
 
     def add(self, outcome: StepOutcome) -> None:
         self._outcomes.append(outcome)

@@ -25,7 +25,9 @@ class Individual(Section):
     steps: PositiveInt = Field(default=2000, description="updates of each model")
     batch: PositiveInt = Field(default=256, description="targets per step and distribution")
     learning_rate: PositiveFloat = Field(
-        default=3e-3, description="at its height; warm-up and fall are those of training"
+        default=3e-3,
+        description="at its height; it falls as training's does, and warms up as long, for a "
+        "tenth of the steps at most",
     )
     group: PositiveInt = Field(
         default=16, description="distributions whose models are trained side by side"
@@ -41,7 +43,9 @@ class Finetuned(Section):
     steps: PositiveInt = Field(default=300, description="updates of each model")
     batch: PositiveInt = Field(default=64, description="targets per step and distribution")
     learning_rate: PositiveFloat = Field(
-        default=3e-4, description="at its height; warm-up and fall are those of training"
+        default=3e-4,
+        description="at its height; it falls as training's does, and warms up as long, for a "
+        "tenth of the steps at most",
     )
     group: PositiveInt = Field(
         default=8, description="distributions whose models are trained side by side"

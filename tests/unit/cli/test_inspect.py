@@ -62,6 +62,9 @@ def test_a_run_lists_the_state_of_its_stages_and_is_verified(
     run = artifact.parent
     (run / "training/step-00000100").mkdir(parents=True)
     (run / ".sampling.partial").mkdir()
+    left = run / "training/.step-00000050.old"  # half removed when its remover was killed
+    left.mkdir()
+    (left / "COMPLETE").write_text((run / "embedding/COMPLETE").read_text())
     told = call(capsys, "inspect", run)
     assert [line.split() for line in told.out.splitlines()[1:]] == [
         ["embedding", "complete"],

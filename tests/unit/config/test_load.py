@@ -216,6 +216,13 @@ def test_an_override_of_another_form_is_told(tmp_path: Path, override: str) -> N
     assert message.endswith("for example training.steps=500")
 
 
+@pytest.mark.parametrize("text", ["sampling:", "sampling: null", ""])
+def test_an_override_fills_a_section_that_is_left_empty(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert load_config(path, ["sampling.steps=3"]).sampling.steps == 3
+
+
 def test_an_override_below_a_plain_value_is_told(tmp_path: Path) -> None:
     message = refusal(tmp_path, "seed: 3", "seed.more=1")
     assert message == "an override goes below a plain value | at: seed.more | got: 3"

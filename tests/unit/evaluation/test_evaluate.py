@@ -111,6 +111,16 @@ def test_samples_of_a_checkpoint_that_is_no_longer_there_are_told(run: Run, tmp_
         open_samples(config, run.manifest)
 
 
+def test_a_checkpoint_that_is_gone_is_told_before_anything_is_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = lattice(run.report.path.parents[2], f"run={tmp_path}/run")
+    shutil.copytree(run.samples.path, tmp_path / "run/sampling")
+    monkeypatch.setattr(Scorer, "share", lambda _: pytest.fail("it was scored"))
+    with pytest.raises(ArtifactError, match="training has not finished here"):
+        evaluate(config, run.manifest, open_samples(config, run.manifest))
+
+
 def test_every_method_is_scored_from_the_same_contexts(run: Run) -> None:
     summary = run.report.summary
     assert sorted(summary["baselines"]) == sorted(METHODS)

@@ -53,9 +53,10 @@ class Falling(SeenDiversity):
         own = [Entry(name=name, split="seen", roles={}) for name in "ab"]
         return [] if k == 10 else [Unit(split="seen", k=k, entries=own)]
 
-    def total(self, unit: Unit, weight: float) -> float:
+    def of(self, unit: Unit, weight: float) -> list[float]:
         self.asked.append((unit.k, weight))
-        return 2 * (1.9 if unit.k == 1 else 1.2) / weight
+        mean = (1.9 if unit.k == 1 else 1.2) / weight
+        return [mean - 0.1, mean + 0.1]
 
 
 def test_weights_rise_until_the_diversity_of_whole_sets_has_fallen_to_one() -> None:
@@ -78,9 +79,10 @@ def test_a_smaller_k_begins_where_the_larger_ended() -> None:
 
 def test_a_k_that_begins_below_one_goes_down_the_grid() -> None:
     class Turned(Falling):
-        def total(self, unit: Unit, weight: float) -> float:
+        def of(self, unit: Unit, weight: float) -> list[float]:
             self.asked.append((unit.k, weight))
-            return 2 * (1.2 if unit.k == 1 else 1.9) / weight
+            mean = (1.2 if unit.k == 1 else 1.9) / weight
+            return [mean - 0.1, mean + 0.1]
 
     seen = Turned()
     found = calibrate(seen, [1, None], (1.0, 1.5, 3.0), {}, lambda _: None)
@@ -141,12 +143,12 @@ def test_diversity_is_within_each_context_set_and_over_that_of_held_out_samples(
     unit = SeenDiversity(operator, reader, None, config).units(k)[0]
     drawn = Drawer(operator, reader, config.sampling, config.seed)(unit, 1.5)
     groups = np.arange(20) // 5 if k else np.zeros(20, int)
-    expected = 0.0
+    expected = []
     for entry, samples in zip(unit.entries, drawn, strict=True):
         real = operator.encode(torch.from_numpy(reader.all(entry, "reference"))).numpy()
         own = operator.encode(torch.from_numpy(samples)).numpy()
-        expected += (spread_within(own, groups) or 0) / spread(real)
-    found = SeenDiversity(operator, reader, None, config).total(unit, 1.5)
+        expected.append((spread_within(own, groups) or 0) / spread(real))
+    found = SeenDiversity(operator, reader, None, config).of(unit, 1.5)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -187,8 +189,11 @@ def test_a_stop_keeps_the_weights_that_were_tried(
 
 
 def test_real_samples_that_are_equal_are_told(tmp_path: Path) -> None:
-    rows = {name: np.full((count, 2), 0.5) for name, count in SIZES.items()}
-    with pytest.raises(DataError, match="guidance weight cannot be chosen by diversity"):
+    source = np.random.default_rng(0)
+    rows = {name: source.normal(0, 1, (count, 2)) for name, count in SIZES.items()}
+    rows["b"][:] = 0.5
+    told = r"guidance weight cannot be chosen by diversity \| at: distribution b, role reference"
+    with pytest.raises(DataError, match=told):
         go(tmp_path, rows=rows)
 
 

@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_names_the_group(root: Path, manifest: Manifes
         drawn(config, manifest, entries)
 
 
-STEPS = 6
+STEPS = 10
 
 
 def models(network: schema.Network) -> list[PreconditionedScore]:
@@ -154,7 +154,7 @@ def trained_alone(
 def test_a_stack_does_what_a_plain_loop_does_with_each_model(
     network: schema.Network, precision: Any
 ) -> None:
-    training = schema.Training(precision=precision, steps=STEPS, warmup=2, learning_rate=1e-2)
+    training = schema.Training(precision=precision, steps=STEPS, warmup=1, learning_rate=1e-2)
     stack = ScoreStack(
         models(network), training, schema.Individual(steps=STEPS, learning_rate=1e-2)
     )
@@ -167,3 +167,9 @@ def test_a_stack_does_what_a_plain_loop_does_with_each_model(
         gaps = torch.cat([(state[name] - value).flatten() for name, value in averages.items()])
         # where a gradient is rounding alone, Adam makes whole steps of it, either way
         assert float(gaps.abs().mean()) < (1e-3 if precision == "bf16" else 1e-5)
+
+
+def test_a_short_training_reaches_its_learning_rate() -> None:
+    own = schema.Individual(steps=20, learning_rate=1e-2)
+    stack = ScoreStack(models(NETWORKS[0]), schema.Training(warmup=100), own)
+    assert max(stack._rate(step) for step in range(20)) > 0.9e-2

@@ -14,7 +14,7 @@ from sno_dist.errors import ArtifactError, ConfigError, Preempted
 from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import preemption
 from sno_dist.sampling.sample import SECONDS, sample
-from sno_dist.sampling.sample_set import SampleSet
+from sno_dist.sampling.sample_set import SampleSet, open_samples
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
 from tests.unit.sampling.gaussians import arrays_config, gaussians_config, untrained
@@ -148,6 +148,17 @@ def test_baselines_of_other_settings_are_refused(whole: SampleSet, override: str
     root = whole.path.parents[1]
     with pytest.raises(ArtifactError, match=key):
         go(root, ALL, override)
+
+
+def test_an_option_that_is_left_out_again_is_another_setting(tmp_path: Path) -> None:
+    own = "sampling.individual.network={kind: nomad, width: 8, depth: 1}"
+    config, other = gaussians_config(tmp_path, own), gaussians_config(tmp_path)
+    manifest = build_shards(config)
+    untrained(config, manifest).save_pretrained(tmp_path / "operator")
+    sample(config, manifest, Checkpoint(path=tmp_path / "operator", step=0, digest="untrained"))
+    open_samples(config, manifest)
+    with pytest.raises(ArtifactError, match=r"sampling\.individual\.network"):
+        open_samples(other, manifest)
 
 
 def test_what_a_latent_has_too_many_entries_for_is_refused_before_anything_is_drawn(

@@ -105,6 +105,29 @@ def test_another_config_is_refused_by_name(built: Path) -> None:
         build_shards(small_config(built, "shards.source.model=71"))
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("shards.source.model=71", r"shards\.source\.model: 70 -> 71"),
+        ("shards.split.seed=5", r"shards\.split\.seed: 0 -> 5"),
+        (
+            "shards.source={kind: gaussian_mixture}",
+            r"shards\.source\.kind: \w+ -> gaussian_mixture",
+        ),
+    ],
+)
+def test_a_later_stage_refuses_data_other_than_its_config_says(
+    built: Path, override: str, key: str
+) -> None:
+    with pytest.raises(ArtifactError, match=key):
+        open_manifest(small_config(built, override))
+
+
+def test_a_config_that_says_nothing_of_the_data_takes_any(built: Path) -> None:
+    manifest = open_manifest(load_config(None, [f"shards.path={built}/shards"]))
+    assert manifest.digest == open_manifest(small_config(built)).digest
+
+
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sno_dist.shards import build
 
