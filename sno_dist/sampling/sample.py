@@ -213,8 +213,15 @@ def _draw_share(
 ) -> None:
     others = any(unit.method != "operator" for unit in units)
     phase = "sampling baselines" if others else "sampling"
-    for unit in share_of(units, phase, lambda unit: len(unit.entries)):
-        if not all(_record(target, key).is_file() for key in _keys(unit)):
+
+    def missing() -> list[int]:
+        drawn = [all(_record(target, key).is_file() for key in _keys(unit)) for unit in units]
+        return [index for index, whole in enumerate(drawn) if not whole]
+
+    # dealt without what an earlier attempt drew, or a rank might own that alone and wait
+    left = [units[index] for index in collectives.from_main(missing, phase)]
+    if left:
+        for unit in share_of(left, phase, lambda unit: len(unit.entries)):
             _draw_unit(drawer, draw, unit, target, block)
 
 

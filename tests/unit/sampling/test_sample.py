@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ def test_no_more_are_integrated_together_than_asked_for(
 # second of four trainings, and among the other baselines
 @pytest.mark.parametrize("call", [17, 55, 115])
 def test_a_stopped_stage_goes_on_to_the_same_bytes(
-    whole: SampleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+    whole: SampleSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: int,
 ) -> None:
     asked = iter(range(10**6))
     with monkeypatch.context() as patch:
@@ -100,7 +105,10 @@ def test_a_stopped_stage_goes_on_to_the_same_bytes(
     kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.tar")}
     assert kept
     before = json.loads((partial / SECONDS).read_text())
+    capsys.readouterr()
     samples = go(tmp_path, ALL)
+    dealt = re.findall(r"^sampling(?: baselines)?: (\d+)/", capsys.readouterr().err, re.MULTILINE)
+    assert sum(map(int, dealt)) == len(whole.shards) - len(kept)
     for path, written in kept.items():
         assert (samples.path / path.relative_to(partial)).stat().st_mtime_ns == written
     assert files(samples) == files(whole)
