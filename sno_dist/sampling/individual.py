@@ -121,15 +121,23 @@ class IndividualModels:
 
     @torch.no_grad()
     def _draw(self, stack: ScoreStack, unit: Unit, index: int) -> NDArray[np.generic]:
-        count, dims = self._config.sampling.samples, self._operator.autoencoder.size
-        streams = streams_of(self._config.seed, unit, [unit.entries[index]], count)
-        noise = noise_of(streams, dims)
-        u = torch.zeros(count, 1, device=self._device)
-        score = guided(stack.averaged(index), u, u[0], 1.0)
-        sampler = sampler_of(self._config.sampling)
+        sampling, model = self._config.sampling, stack.averaged(index)
+        streams = streams_of(self._config.seed, unit, [unit.entries[index]], sampling.samples)
+        parts = [
+            self._integrated(model, streams[first : first + sampling.batch])
+            for first in range(0, len(streams), sampling.batch)
+        ]
+        return self._space.decode(torch.cat(parts))
+
+    def _integrated(
+        self, model: PreconditionedScore | ScoreOfOne, streams: Sequence[np.random.Generator]
+    ) -> Tensor:
+        """One latent for each stream, (N, Z)."""
+        noise = noise_of(streams, self._operator.autoencoder.size)
+        u = torch.zeros(len(streams), 1, device=self._device)
+        score, sampler = guided(model, u, u[0], 1.0), sampler_of(self._config.sampling)
         with autocast(self._config.training.precision):
-            z = sampler(score, self._operator.schedule, lambda: noise().to(self._device))
-        return self._space.decode(z)
+            return sampler(score, self._operator.schedule, lambda: noise().to(self._device))
 
 
 class _Latents:

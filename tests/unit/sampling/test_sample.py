@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sno_dist.errors import ArtifactError, ConfigError, Preempted
-from sno_dist.model.operator import ScoreNeuralOperator
 from sno_dist.runtime import preemption
 from sno_dist.sampling.sample import SECONDS, sample
 from sno_dist.sampling.sample_set import SampleSet, open_samples
+from sno_dist.score.preconditioned import PreconditionedScore
 from sno_dist.shards.build import build_shards
 from sno_dist.training.checkpoint import Checkpoint
 from tests.unit.sampling.gaussians import arrays_config, gaussians_config, untrained
@@ -68,17 +68,17 @@ def test_baselines_lie_beside_the_operator_s_samples(whole: SampleSet, tmp_path:
 def test_no_more_are_integrated_together_than_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes, draw = [], ScoreNeuralOperator.draw
+    sizes, score = [], PreconditionedScore.score
 
-    def counted(operator: ScoreNeuralOperator, u: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def counted(model: PreconditionedScore, u: torch.Tensor, *rest: Any) -> torch.Tensor:
         sizes.append(len(u))
-        return draw(operator, u, *rest)
+        return score(model, u, *rest)
 
-    monkeypatch.setattr(ScoreNeuralOperator, "draw", counted)
-    found = {}
+    monkeypatch.setattr(PreconditionedScore, "score", counted)
+    found, alone = {}, "sampling.baselines=[individual]"
     for batch in (7, 20):
         (tmp_path / str(batch)).mkdir()
-        found[batch] = go(tmp_path / str(batch), f"sampling.batch={batch}")
+        found[batch] = go(tmp_path / str(batch), f"sampling.batch={batch}", alone)
     apart, together = found[7], found[20]
     assert set(sizes) == {7, 6, 20}
     for key in together.shards:
